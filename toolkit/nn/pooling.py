@@ -6,6 +6,8 @@ Dimensions: B utterances, T frames, D channels, L layers.
 import torch
 from torch import Tensor, nn
 
+from toolkit.nn.masks import valid_mask
+
 
 class WeightedLayerSum(nn.Module):
     """A learned convex combination of an encoder's layers; starts as their mean.
@@ -34,8 +36,8 @@ class StatisticsPooling(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """Frames (B, T, D) and lengths (B,), each at least 1, to (B, 2 D)."""
-        valid = _valid(frames, lengths)
-        return weighted_statistics(frames, valid / lengths[:, None, None])
+        valid = valid_mask(lengths, frames.shape[1])
+        return weighted_statistics(frames, valid[..., None] / lengths[:, None, None])
 
 
 class AttentiveStatisticsPooling(nn.Module):
@@ -51,7 +53,8 @@ class AttentiveStatisticsPooling(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """Frames (B, T, D) and lengths (B,), each at least 1, to (B, 2 D)."""
-        scores = self.attention(frames).float().masked_fill(~_valid(frames, lengths), -torch.inf)
+        padding = ~valid_mask(lengths, frames.shape[1])
+        scores = self.attention(frames).float().masked_fill(padding[..., None], -torch.inf)
         return weighted_statistics(frames, scores.softmax(1))
 
 
@@ -72,7 +75,3 @@ def weighted_statistics(frames: Tensor, weights: Tensor) -> Tensor:
     # The floor keeps the square root's gradient finite on constant channels.
     return torch.cat([mean, variance.clamp_min(1e-7).sqrt()], dim=-1)
 
-
-def _valid(frames: Tensor, lengths: Tensor) -> Tensor:
-    """(B, T, 1) bool, true on frames and false on padding."""
-    return (torch.arange(frames.shape[1], device=frames.device) < lengths[:, None])[..., None]
