@@ -1,0 +1,1 @@
+"""Cuts to batches: manifests, validation, robust reading, simulated corpora, features, augmentation, sampling."""
