@@ -7,7 +7,8 @@ import pytest
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
-from toolkit.decode.clustering import ClusteringConfig, agglomerate, assign, centroids, normalize
+from toolkit.decode.clustering import ClusteringConfig, agglomerate, assign, centroids
+from toolkit.decode.embedding import normalize
 from toolkit.errors import UserError
 
 
@@ -35,7 +36,9 @@ def test_threshold_agrees_with_sklearn(seed, threshold):
 @pytest.mark.parametrize("num", [1, 2, 5, 12])
 def test_number_of_speakers_agrees_with_sklearn(seed, num):
     embeddings = blobs(np.random.default_rng(seed), 3, 10, 1.0)
-    expected = AgglomerativeClustering(n_clusters=num, metric="cosine", linkage="average").fit_predict(embeddings)
+    expected = AgglomerativeClustering(n_clusters=num, metric="cosine", linkage="average").fit_predict(
+        embeddings
+    )
     found = agglomerate(embeddings, ClusteringConfig(min_speakers=num, max_speakers=num))
     assert adjusted_rand_score(expected, found) == 1
 

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.cluster.hierarchy import cut_tree, linkage
 from scipy.optimize import linear_sum_assignment
 
+from toolkit.decode.embedding import normalize
 from toolkit.errors import UserError
 
 
@@ -24,7 +25,7 @@ class ClusteringConfig:
     max_speakers: int = 20
     """At most this many speakers, whatever the threshold says."""
     min_cluster_share: float = 0.0
-    """A cluster with a smaller share of all embeddings than this is dissolved into its nearest larger neighbour."""
+    """A cluster with a smaller share of all embeddings is dissolved into its nearest larger neighbour."""
     max_embeddings: int = 5000
     """The tree is built over at most this many, evenly picked: time and memory grow with their square."""
 
@@ -42,17 +43,13 @@ class ClusteringConfig:
             raise UserError(f"max_embeddings must be at least 2, got {self.max_embeddings}")
 
 
-def normalize(vectors: np.ndarray) -> np.ndarray:
-    """Rows scaled to length 1; a row of zeros stays one."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-
-
 def agglomerate(embeddings: np.ndarray, config: ClusteringConfig) -> np.ndarray:
     """Average-linkage clustering by cosine distance.
 
     Args:
         embeddings: (N, D) of any scale, N >= 1.
-        config: threshold and bounds. Fewer embeddings than `min_speakers` give as many clusters as embeddings.
+        config: threshold and bounds. Fewer embeddings than `min_speakers` give as many clusters as
+            embeddings.
 
     Returns:
         (N,) int64 labels, 0 to S - 1 in order of first appearance.
@@ -89,8 +86,8 @@ def centroids(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def assign(embeddings: np.ndarray, centers: np.ndarray, groups: Sequence[int]) -> np.ndarray:
     """Gives each embedding the nearest centre, but never two of a group the same one.
 
-    The local speakers of one chunk are different people (a cannot-link constraint), so that each chunk is matched as
-    a whole: the assignment with the highest total cosine.
+    The local speakers of one chunk are different people (a cannot-link constraint), so that each chunk is
+    matched as a whole: the assignment with the highest total cosine.
 
     Args:
         embeddings: (N, D).
@@ -98,7 +95,8 @@ def assign(embeddings: np.ndarray, centers: np.ndarray, groups: Sequence[int]) -
         groups: N group names; members of a group need not be neighbours.
 
     Returns:
-        (N,) int64 centre indices; -1 where a group has more members than there are centres and this one fits least.
+        (N,) int64 centre indices; -1 where a group has more members than there are centres and this one fits
+        least.
     """
     groups = np.asarray(groups)
     similarity = normalize(np.asarray(embeddings, dtype=np.float64)) @ centers.T

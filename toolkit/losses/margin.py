@@ -15,8 +15,8 @@ from torch import Tensor
 def cosine_similarity(embeddings: Tensor, weight: Tensor) -> Tensor:
     """Cosines between embeddings and class directions, in float32 even under autocast.
 
-    Half precision would cost more here than anywhere else: near 1 it resolves a cosine to 0.004 only (bfloat16), and
-    the scale multiplies that error by thirty.
+    Half precision would cost more here than anywhere else: near 1 it resolves a cosine to 0.004 only
+    (bfloat16), and the scale multiplies that error by thirty.
 
     Args:
         embeddings: (B, D).
@@ -34,10 +34,11 @@ def angular_margin_softmax(
 ) -> Tensor:
     """Cross entropy over scaled cosines, in which the true class must win by an angle of `margin`.
 
-    The true class is scored cos(theta + margin) in place of cos(theta). That stops falling once theta + margin passes
-    pi, so the far side needs a rule of its own. By default such utterances get cos(theta) - margin * sin(margin), the
-    straight continuation. With `easy_margin` the margin holds only where theta is below 90 degrees; farther
-    utterances keep the plain cosine, which is kinder to the first updates of a network trained from scratch.
+    The true class is scored cos(theta + margin) in place of cos(theta). That stops falling once theta +
+    margin passes pi, so the far side needs a rule of its own. By default such utterances get cos(theta) -
+    margin * sin(margin), the straight continuation. With `easy_margin` the margin holds only where theta is
+    below 90 degrees; farther utterances keep the plain cosine, which is kinder to the first updates of a
+    network trained from scratch.
 
     Args:
         cosines: (B, C), as from `cosine_similarity`.
@@ -54,7 +55,8 @@ def angular_margin_softmax(
     with torch.autocast(cosines.device.type, enabled=False):
         cosines = cosines.float()
         true = cosines.gather(1, labels[:, None])
-        # The floor keeps the square root's gradient finite where an embedding lies right on its class direction.
+        # The floor keeps the square root's gradient finite where an embedding lies right on its class
+        # direction.
         sine = (1 - true.square()).clamp_min(1e-7).sqrt()
         moved = true * math.cos(margin) - sine * math.sin(margin)
         if easy_margin:

@@ -27,12 +27,13 @@ class Powerset:
     def __init__(self, num_speakers: int, max_simultaneous: int) -> None:
         if not 1 <= max_simultaneous <= num_speakers <= 4:
             raise ValueError(
-                "expected 1 <= max_simultaneous <= num_speakers <= 4 (the loss tries every order of the speakers), "
+                "expected 1 <= max_simultaneous <= num_speakers <= 4 (the loss tries every order), "
                 f"got num_speakers={num_speakers}, max_simultaneous={max_simultaneous}"
             )
         self.num_speakers = num_speakers
         self.max_simultaneous = max_simultaneous
-        sets = [c for n in range(max_simultaneous + 1) for c in itertools.combinations(range(num_speakers), n)]
+        sizes = range(max_simultaneous + 1)
+        sets = [c for n in sizes for c in itertools.combinations(range(num_speakers), n)]
         self.num_classes = len(sets)
         self.members = torch.tensor([[float(k in c) for k in range(num_speakers)] for c in sets])
         orders = list(itertools.permutations(range(num_speakers)))
@@ -43,8 +44,8 @@ class Powerset:
     def to_classes(self, activity: Tensor) -> Tensor:
         """Speaker activities to classes.
 
-        Where more speakers are active than a class can hold, the first ones in speaker order are kept. Put the
-        speakers who talk most first to lose least.
+        Where more speakers are active than a class can hold, the first ones in speaker order are kept. Put
+        the speakers who talk most first to lose least.
 
         Args:
             activity: (..., K), nonzero where a speaker talks.
@@ -69,8 +70,9 @@ class Powerset:
     def loss(self, log_probs: Tensor, activity: Tensor, mask: Tensor) -> "PowersetLoss":
         """Negative log likelihood under the speaker order that suits each chunk best.
 
-        The likelihood of a chunk depends on frames only through the sum of log probabilities over the frames of each
-        target class. That (C, C) table is built once; an order of the speakers then picks one column a row.
+        The likelihood of a chunk depends on frames only through the sum of log probabilities over the frames
+        of each target class. That (C, C) table is built once; an order of the speakers then picks one column
+        a row.
 
         Args:
             log_probs: (B, T, C).
@@ -80,7 +82,8 @@ class Powerset:
         log_probs = log_probs.float()
         target = torch.nn.functional.one_hot(self.to_classes(activity), self.num_classes)
         target = (target * mask[..., None]).to(log_probs.dtype)
-        table = target.transpose(1, 2) @ log_probs.masked_fill(~mask[..., None], 0.0)  # (B, target C, predicted C)
+        # (B, target C, predicted C)
+        table = target.transpose(1, 2) @ log_probs.masked_fill(~mask[..., None], 0.0)
         permuted = self._permuted.to(log_probs.device)
         rows = torch.arange(self.num_classes, device=log_probs.device)
         nll = -table[:, rows, permuted].sum(-1)  # (B, P)
