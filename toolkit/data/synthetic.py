@@ -1,7 +1,7 @@
 """A tiny corpus made of nothing: formant-like tones that spell words, for debug configurations and tests.
 
-Every letter is a steady pair of resonances, every speaker a pitch and a vocal-tract length. The signal is far from
-speech, but text, speaker and frame labels can be learned from it in seconds on a CPU.
+Every letter is a steady pair of resonances, every speaker a pitch and a vocal-tract length. The signal is far
+from speech, but text, speaker and frame labels can be learned from it in seconds on a CPU.
 """
 
 import io
@@ -51,8 +51,8 @@ def synthetic_cuts(
         folder: where to write FLAC files, labels and `cuts.jsonl.gz`; None keeps everything in memory.
 
     Returns:
-        Cuts with one supervision (text, speaker), `custom["source"] == "synthetic"` and a TemporalArray `labels`
-        (int16, one a frame of 20 ms: 0 for silence, else 1 + index in LETTERS).
+        Cuts with one supervision (text, speaker), `custom["source"] == "synthetic"` and a TemporalArray
+        `labels` (int16, one a frame of 20 ms: 0 for silence, else 1 + index in LETTERS).
     """
     from lhotse import CutSet
 

@@ -1,0 +1,53 @@
+"""Text normalisation."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolkit.text.normalize import ALPHABETS, foreign, normalize
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "expected"),
+    [
+        ("Agent Logged off.", "en", "agent logged off"),
+        ("  Don’t hang-up: it's the U.S. “call”!", "en", "don't hang up it's the u s call"),
+        ("'quoted' words'", "en", "quoted words"),
+        ("À l'heure exacte…", "fr", "à l'heure exacte"),
+        ("l’audio", "it", "l'audio"),
+        ("¿Buzón?", "es", "buzón"),
+        ("Нажмите «решётку»", "ru", "нажмите решетку"),
+        ("\ufeffone\u200b\u00a0two\tthree\n", None, "one two three"),
+        ("press 1 #", "en", "press 1"),
+        ("...", None, ""),
+    ],
+)
+def test_examples(text, language, expected):
+    assert normalize(text, language) == expected
+
+
+def test_decomposed_and_composed_letters_give_the_same_text():
+    assert normalize(unicodedata.normalize("NFD", "été")) == normalize("été") == "été"
+
+
+@given(st.text(max_size=40))
+def test_normal_form_is_stable(text):
+    once = normalize(text)
+    assert normalize(once) == once
+    assert once == once.strip() and "  " not in once
+
+
+def test_foreign_characters():
+    assert foreign("press 1 now", "en") == {"1"}
+    assert foreign("пин код", "ru") == set()
+    assert foreign("voip код", "ru") == set("voip")
+    with pytest.raises(ValueError, match="no alphabet for language 'xx'"):
+        foreign("a", "xx")
+
+
+def test_alphabets_are_in_normal_form():
+    for language, letters in ALPHABETS.items():
+        assert len(set(letters)) == len(letters)
+        assert all(normalize(f"a{letter}a", language) == f"a{letter}a" for letter in letters)

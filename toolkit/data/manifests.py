@@ -1,0 +1,157 @@
+"""Manifests: Lhotse cuts as JSON lines or Shar, opened lazily and written atomically."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import UserError
+from toolkit.files import atomic_write
+
+if TYPE_CHECKING:
+    from lhotse import CutSet, MonoCut
+    from lhotse.cut import Cut
+
+CUT_TYPES = ("MonoCut", "MultiCut", "MixedCut", "PaddingCut")
+
+
+def open_cuts(path: str | Path, shuffle_shards: bool = False, seed: int = 0) -> "CutSet":
+    """Opens a manifest lazily: at once, and with memory that does not grow with the number of cuts.
+
+    The first line is checked here, the others as they are read.
+
+    Args:
+        path: a `.jsonl` or `.jsonl.gz` file of cuts, or a Lhotse Shar directory.
+        shuffle_shards: for a Shar directory, read the shards in another order in every epoch.
+        seed: of that order.
+
+    Returns:
+        A lazy CutSet; iterating over it raises UserError with file and line where a line is damaged.
+
+    Raises:
+        UserError: if there is nothing of the kind at `path`.
+    """
+    from lhotse import CutSet
+
+    path = Path(path)
+    if path.is_dir():
+        return _open_shar(path, shuffle_shards, seed)
+    lines = CutLines(path)
+    if next(iter(lines), None) is None:
+        raise UserError(f"{path}: the manifest is empty, expected at least one cut")
+    return CutSet(lines)
+
+
+def _open_shar(path: Path, shuffle_shards: bool, seed: int) -> "CutSet":
+    from lhotse import CutSet
+
+    if not any(path.glob("cuts.*.jsonl*")):
+        raise UserError(f"{path}: no cuts.*.jsonl.gz in this folder, expected a Lhotse Shar directory")
+    return CutSet.from_shar(in_dir=path, shuffle_shards=shuffle_shards, seed=seed)
+
+
+class CutLines:
+    """The cuts of a JSON-lines file, read anew by every iteration.
+
+    Lhotse's own lazy iterator reports a damaged line without saying which.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if not self.path.name.endswith((".jsonl", ".jsonl.gz")):
+            raise UserError(f"{path}: expected cuts as .jsonl or .jsonl.gz, or a Shar directory")
+        if not self.path.is_file():
+            raise UserError(f"{path}: no such file")
+
+    def __iter__(self) -> Iterator["Cut"]:
+        number = 0
+        try:
+            with _open_lines(self.path) as file:
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        yield self._cut(line, number)
+        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise UserError(f"{self.path}:{number + 1}: damaged gzip file ({error})") from None
+
+    def _cut(self, line: bytes, number: int) -> "Cut":
+        from lhotse.cut.set import deserialize_cut
+
+        try:
+            content = json.loads(line)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.path}:{number}: not JSON ({error}), expected one cut a line") from None
+        kind = content.get("type") if isinstance(content, dict) else None
+        if kind not in CUT_TYPES:
+            raise UserError(f"{self.path}:{number}: found {_describe(content)}, expected a cut")
+        try:
+            return deserialize_cut(content)
+        except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+            raise UserError(
+                f"{self.path}:{number}: not a valid {kind} ({type(error).__name__}: {error})"
+            ) from None
+
+    def __len__(self) -> int:
+        """Number of lines; it takes a pass over the file."""
+        with _open_lines(self.path) as file:
+            return sum(1 for line in file if line.strip())
+
+
+def _open_lines(path: Path) -> Any:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
+
+
+def _describe(content: Any) -> str:
+    """What a JSON value seems to be, in Lhotse's terms."""
+    if not isinstance(content, dict):
+        return f"a {type(content).__name__}"
+    if "sources" in content:
+        return "a recording"
+    if "recording_id" in content:
+        return "a supervision" if "num_features" not in content else "features"
+    return f"an object with type {content['type']!r}" if "type" in content else "an object without a type"
+
+
+def write_cuts(path: str | Path, cuts: Iterable["Cut"]) -> int:
+    """Writes cuts as JSON lines, atomically; equal cuts give equal bytes.
+
+    Returns:
+        The number of cuts.
+    """
+    count = 0
+    with atomic_write(path) as file:
+        for cut in cuts:
+            file.write(json.dumps(cut.to_dict(), ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def mono_cut(
+    name: str,
+    path: str | Path,
+    num_samples: int,
+    sampling_rate: int = 16_000,
+    text: str | None = None,
+    speaker: str | None = None,
+    language: str | None = None,
+    **custom: Any,
+) -> "MonoCut":
+    """Describes a whole one-channel file as a cut with one supervision, without opening the file.
+
+    Args:
+        name: id of the cut, of its recording and of its supervision.
+        path: the audio file.
+        num_samples: its length.
+        sampling_rate: its sampling rate in Hz.
+        text: what is said, or None if unknown.
+        speaker: who says it, or None.
+        language: ISO 639-1 code, or None.
+        **custom: further fields of the cut.
+    """
+    from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
+
+    duration = num_samples / sampling_rate
+    recording = Recording(name, [AudioSource("file", [0], str(path))], sampling_rate, num_samples, duration)
+    segment = SupervisionSegment(name, name, 0.0, duration, text=text, speaker=speaker, language=language)
+    return MonoCut(name, 0.0, duration, 0, [segment], recording=recording, custom=custom or None)
