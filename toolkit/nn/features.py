@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from toolkit.data.spectral import (
+from toolkit.nn.spectral import (
     WINDOWS,
     add_deltas,
     cosine_transform,
