@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from toolkit.errors import UserError
 from toolkit.nn.spectral import (
     WINDOWS,
     add_deltas,
@@ -32,7 +33,6 @@ from toolkit.nn.spectral import (
     mel_filters,
     product,
 )
-from toolkit.errors import UserError
 
 __all__ = ["Fbank", "FbankConfig", "FrameConfig", "Mfcc", "MfccConfig", "add_deltas"]
 
@@ -187,6 +187,10 @@ class Fbank(nn.Module):
         """Seconds from one frame to the next."""
         return self.config.window_shift / self.config.sample_rate
 
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """Frames for each number of samples, (B,) -> (B,) int64."""
+        return self.config.num_frames(lengths).long()
+
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Computes features in float32, under autocast too.
 
@@ -198,7 +202,7 @@ class Fbank(nn.Module):
             features (B, T, F), where T is the number of frames of S samples, and frame lengths (B,), int64.
         """
         num_frames = self.config.num_frames(waveforms.shape[1])
-        frame_lengths = self.config.num_frames(lengths).long()
+        frame_lengths = self.output_lengths(lengths)
         with torch.autocast(waveforms.device.type, enabled=False):
             waveforms = waveforms.float()
             if waveforms.is_cuda and self.native and num_frames > 0:
