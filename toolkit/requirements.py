@@ -1,7 +1,7 @@
 """Third-party packages: the ranges that are tested and what each is for.
 
-setup.py, the doctor and the environment scripts all read these tables, so that a range stands in one place. The lower
-end of a range is what Python 3.10 gets today, the upper end lies above what Python 3.13 gets.
+setup.py, the doctor and the environment scripts all read these tables, so that a range stands in one place. Its
+lower end admits what Python 3.10 gets, its upper end lies above what Python 3.13 gets.
 """
 
 from importlib import metadata
@@ -19,6 +19,7 @@ REQUIRED = {
     "scikit-learn>=1.7,<1.10": "k-means",
     "safetensors>=0.6,<0.9": "weights in files, without pickle",
     "jsonargparse[signatures]>=4.53,<4.60": "typed configuration and command lines",
+    "docstring-parser>=0.17,<0.19": "help texts of the configuration",
     "PyYAML>=6,<7": "configuration files",
     "sentencepiece>=0.2.1,<0.3": "subword tokenizers",
     "jiwer>=4,<5": "alignment of words and characters for WER and CER",
@@ -35,6 +36,10 @@ EXTRAS = {
     },
     "k2": {"k2>=1.24": "k2's lattices and losses; not on PyPI for these Pythons, see tools/install_k2.sh"},
     "kaldifeat": {"kaldifeat==1.24": "a further backend for features; see tools/install_kaldifeat.sh"},
+    "fst": {
+        "kaldifst>=1.8,<1.9": "finite-state graphs for decoding",
+        "kaldi-decoder>=0.3,<0.4": "decoding with them",
+    },
     "export": {
         "onnx>=1.20,<1.24": "writing models for other programs",
         "onnxruntime>=1.23,<1.32": "running them here",
@@ -70,7 +75,7 @@ class Requirement(NamedTuple):
 
 
 def check(extra: str | None = None) -> list[Requirement]:
-    """Looks up what is installed for the required packages, or for those of an extra. Imports none of them."""
+    """Looks up what is installed for the required packages, or an extra's; imports none of them."""
     from packaging.requirements import Requirement as Specification
 
     found = []

@@ -1,0 +1,27 @@
+"""Settings for all tests: equal on every machine, no display; commands that a test starts find the package."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A test may start `python` or a recipe in another folder: let it find this Python and this package.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ["PYTHONPATH"] = str(ROOT)
+os.environ["MPLBACKEND"] = "Agg"
+for name in ("TOOLKIT_EXP", "TOOLKIT_DATA", "TOOLKIT_COMMAND"):
+    os.environ.pop(name, None)
+
+# Slow machines are no failure, and a failure must come again in the next run.
+settings.register_profile("repository", deadline=None, derandomize=True)
+settings.load_profile("repository")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The root of the repository."""
+    return ROOT
