@@ -25,8 +25,9 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as raw:
+        with open(name, "wb") as raw:
             if path.suffix == ".gz":
                 # No name and no time in the header, so that equal content gives equal bytes.
                 with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:

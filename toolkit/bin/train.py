@@ -1,0 +1,94 @@
+"""Train any task's model; goes on from the last checkpoint if there is one."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from toolkit.bin import run
+
+EPILOG = """
+examples:
+  see every setting of a task, with what it means:
+    python -m toolkit.bin.train --config egs/mini/conf/asr.yaml --print_config
+  train, with two settings changed:
+    python -m toolkit.bin.train --config egs/mini/conf/asr.yaml --exp exp/asr --optim.lr=5e-4 --data.train=cuts.jsonl.gz
+  on two GPUs (or two processes):
+    torchrun --nproc-per-node 2 -m toolkit.bin.train --config egs/mini/conf/asr.yaml --exp exp/asr
+
+The same command, given again after any interruption, goes on where the run stopped. The experiment folder holds
+config.yaml, checkpoints/, metrics.jsonl, tensorboard/, log.txt, skipped.jsonl and, at the end, model/: the directory
+that decode, embed, diarize, score and export take.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; settings of the task are given as --section.key=value."""
+    result = argparse.ArgumentParser(
+        prog="python -m toolkit.bin.train",
+        description=__doc__,
+        usage="%(prog)s --config FILE --exp DIR [--section.key=value ...]",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    result.add_argument("--config", required=True, metavar="FILE", help="YAML whose key `task` says what is learned")
+    result.add_argument("--exp", metavar="DIR", help="experiment folder, made if it is not there")
+    result.add_argument("--print_config", action="store_true", help="print every setting with its meaning, and stop")
+    result.add_argument("--restart", action="store_true", help="forget what the experiment folder holds, begin anew")
+    return result
+
+
+def main(argv: list[str] | None = None) -> None:
+    args, overrides = parser().parse_known_args(argv)
+    from toolkit import config
+    from toolkit.tasks import task_class
+
+    raw = config.apply_overrides(config.read_yaml(args.config), overrides)
+    task_type = task_class(raw.get("task", "nothing"), args.config)
+    settings = config.build(task_type.Config, raw, args.config)
+    if args.print_config:
+        print(config.describe(settings), end="")
+        return
+    if not args.exp:
+        sys.exit("train: error: --exp DIR is needed")
+    train(task_type, settings, Path(args.exp), args.restart)
+
+
+def train(task_type: type, settings: object, folder: Path, restart: bool) -> None:
+    """Runs the loop for one task in one experiment folder."""
+    from toolkit import config
+    from toolkit.tasks.load import save_model
+    from toolkit.train.distributed import distributed
+    from toolkit.train.loop import Trainer
+
+    with distributed() as world:
+        task = task_type(settings, folder / "model", settings.seed)
+        if world.is_main:
+            if restart:
+                forget(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            task.prepare()
+        world.barrier()
+        resolved = config.to_dict(settings)
+        trainer = Trainer(task, settings.train, settings.optim, resolved, settings.seed, folder, world)
+        if world.is_main:
+            config.save(settings, folder / "config.yaml")
+        model = trainer.run()
+        if world.is_main:
+            save_model(folder / "model", model, settings)
+            print(f"model written to {folder / 'model'}")
+        world.barrier()
+
+
+def forget(folder: Path) -> None:
+    """Removes what an earlier run left in an experiment folder, and nothing else."""
+    import shutil
+
+    for name in ("checkpoints", "model", "tensorboard", "failed"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("metrics.jsonl", "log.txt", "skipped.jsonl", "config.yaml"):
+        (folder / name).unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,199 @@
+"""The order of the data: an endless stream of batches that is a pure function of seed and position.
+
+Every rank walks the same stream and takes every world_size-th batch. So two processes see what one process sees with
+accumulation over two batches, and a run goes on after an interruption exactly where it stopped.
+"""
+
+import random
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from lhotse import CutSet
+from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from toolkit.errors import UserError
+
+Collate = Callable[[CutSet, random.Random], Any]
+
+
+class Position(NamedTuple):
+    """A place in the stream of batches."""
+
+    epoch: int
+    """Passes over the data before this one."""
+    index: int
+    """Batches of this epoch before this one."""
+    total: int
+    """Batches of all epochs before this one."""
+
+
+@dataclass
+class SamplerConfig:
+    """How cuts become batches."""
+
+    max_duration: float = 100.0
+    """Seconds of audio in a batch, summed over its cuts."""
+    max_cuts: int | None = None
+    """Most cuts in a batch; null for no limit."""
+    min_seconds: float = 0.1
+    """Shorter cuts are left out."""
+    max_seconds: float = 30.0
+    """Longer cuts are left out."""
+    num_buckets: int = 10
+    """Groups of like duration; a batch is drawn from one of them, which keeps padding small."""
+    buffer_size: int = 10000
+    """Cuts that are held in memory for shuffling and bucketing."""
+    num_workers: int = 0
+    """Processes that read audio on each rank; 0 reads it in the training process."""
+
+    def __post_init__(self) -> None:
+        if self.max_duration <= 0 or self.num_buckets < 1 or self.buffer_size < 1 or self.num_workers < 0:
+            raise ValueError("max_duration, num_buckets and buffer_size must be positive, num_workers not negative")
+        if not 0 <= self.min_seconds < self.max_seconds:
+            raise ValueError(f"min_seconds {self.min_seconds} must be below max_seconds {self.max_seconds}")
+
+
+class BatchStream:
+    """Batches of cuts, epoch after epoch, from a lazy manifest.
+
+    Args:
+        cuts: what to draw from; not held in memory.
+        config: how cuts become batches.
+        seed: of the shuffling.
+        shuffle: False gives one fixed order, for validation.
+        source: where the cuts come from, for messages.
+    """
+
+    def __init__(self, cuts: CutSet, config: SamplerConfig, seed: int, shuffle: bool, source: str) -> None:
+        self.cuts = cuts.filter(lambda cut: config.min_seconds <= cut.duration <= config.max_seconds)
+        self.config = config
+        self.seed = seed
+        self.shuffle = shuffle
+        self.source = source
+
+    def epoch(self, epoch: int) -> Iterator[CutSet]:
+        """The batches of one pass over the data."""
+        config = self.config
+        common = {
+            "max_duration": config.max_duration,
+            "max_cuts": config.max_cuts,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+            "world_size": 1,
+            "rank": 0,
+        }
+        with warnings.catch_warnings():
+            # Lhotse advises other samplers for manifests in memory; here one way serves both.
+            warnings.filterwarnings("ignore", "You are using Dynamic.* with an eagerly read CutSet")
+            if self.shuffle and config.num_buckets > 1:
+                sampler = DynamicBucketingSampler(
+                    self.cuts,
+                    num_buckets=config.num_buckets,
+                    num_cuts_for_bins_estimate=config.buffer_size,
+                    buffer_size=config.buffer_size,
+                    **common,
+                )
+            else:
+                sampler = DynamicCutSampler(self.cuts, shuffle_buffer_size=config.buffer_size, **common)
+        sampler.set_epoch(epoch)
+        return iter(sampler)
+
+    def walk(self, start: Position) -> Iterator[tuple[Position, CutSet]]:
+        """Every batch from `start` on, without end.
+
+        Raises:
+            UserError: an epoch has no batch at all.
+        """
+        epoch, skip, total = start
+        while True:
+            empty = True
+            for index, cuts in enumerate(self.epoch(epoch)):
+                empty = False
+                if index >= skip:
+                    yield Position(epoch, index, total), cuts
+                    total += 1
+            if empty:
+                raise UserError(
+                    f"{self.source}: no cut is between {self.config.min_seconds} and {self.config.max_seconds} "
+                    "seconds long (min_seconds, max_seconds), expected at least one"
+                )
+            epoch, skip = epoch + 1, 0
+
+
+def training_loader(
+    stream: BatchStream,
+    collate: Collate,
+    start: Position,
+    consumed: int,
+    rank: int,
+    world_size: int,
+    pin_memory: bool,
+) -> Iterable[tuple[Position, Any]]:
+    """This rank's share of the endless stream, (position, batch), after the first `consumed` batches.
+
+    `start` is any known place at or before that; batches in between are passed over unread.
+    """
+
+    def share() -> Iterator[tuple[Position, CutSet]]:
+        for position, cuts in stream.walk(start):
+            if position.total >= consumed and (position.total - consumed) % world_size == rank:
+                yield position, cuts
+
+    return _loader(share, collate, stream, pin_memory)
+
+
+def validation_loader(
+    stream: BatchStream, collate: Collate, rank: int, world_size: int, pin_memory: bool
+) -> Iterable[tuple[Position, Any]]:
+    """This rank's share of one pass over the data."""
+
+    def share() -> Iterator[tuple[Position, CutSet]]:
+        for index, cuts in enumerate(stream.epoch(0)):
+            if index % world_size == rank:
+                yield Position(0, index, index), cuts
+
+    return _loader(share, collate, stream, pin_memory)
+
+
+def _loader(share: Callable, collate: Collate, stream: BatchStream, pin_memory: bool) -> DataLoader:
+    workers = stream.config.num_workers
+    return DataLoader(
+        CollateDataset(collate, stream.seed),
+        sampler=IterableSampler(share),
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=_one_thread if workers else None,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+class IterableSampler(Sampler):
+    """Hands what a function yields to the loader."""
+
+    def __init__(self, source: Callable[[], Iterator]) -> None:
+        self.source = source
+
+    def __iter__(self) -> Iterator:
+        return self.source()
+
+
+class CollateDataset(Dataset):
+    """Turns (position, cuts) into (position, batch), with random numbers that depend on seed and position alone."""
+
+    def __init__(self, collate: Collate, seed: int) -> None:
+        self.collate = collate
+        self.seed = seed
+
+    def __getitem__(self, item: tuple[Position, CutSet]) -> tuple[Position, Any]:
+        position, cuts = item
+        rng = random.Random(f"{self.seed}/{position.epoch}/{position.index}")
+        return position, self.collate(cuts, rng)

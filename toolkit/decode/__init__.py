@@ -1,0 +1,1 @@
+"""Searches and inference: text, embeddings, speaker turns."""

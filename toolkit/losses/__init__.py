@@ -1,0 +1,1 @@
+"""Losses: sums over a batch, never means."""

@@ -1,0 +1,1 @@
+"""Building blocks: attention, convolution, pooling, masks."""

@@ -1,0 +1,82 @@
+"""Convolutions that never let padding reach a valid frame.
+
+Dimensions: B batch, T frames, F features, D model width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.nn.masks import valid_mask
+
+
+class ConvolutionModule(nn.Module):
+    """Pointwise, gated linear unit, depthwise, norm, SiLU, pointwise (Conformer, arXiv 2005.08100, figure 2).
+
+    LayerNorm stands where the paper has BatchNorm: its output does not depend on the rest of the batch.
+    """
+
+    def __init__(self, dim: int, kernel_size: int, dropout: float) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {kernel_size}")
+        self.expand = nn.Linear(dim, 2 * dim)
+        self.depthwise = nn.Conv1d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+        self.norm = nn.LayerNorm(dim)
+        self.project = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
+        """Convolves over time.
+
+        Args:
+            x: (B, T, D).
+            valid: (B, T) bool, True for valid frames; None if all are.
+
+        Returns:
+            (B, T, D).
+        """
+        x = nn.functional.glu(self.expand(x), dim=-1)
+        if valid is not None:
+            x = x.masked_fill(~valid[:, :, None], 0.0)
+        x = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        return self.dropout(self.project(nn.functional.silu(self.norm(x))))
+
+
+class ConvSubsampling(nn.Module):
+    """Convolutions of stride 2 over time and frequency, then a projection: a quarter (or half) of the frames.
+
+    Frame i of the output is centred on input frame factor * i, and T_out = ceil(T / 2) after each convolution.
+    """
+
+    def __init__(self, num_features: int, channels: int, dim: int, factor: int = 4) -> None:
+        super().__init__()
+        if factor not in (2, 4):
+            raise ValueError(f"factor must be 2 or 4, got {factor}")
+        self.factor = factor
+        stages = {2: 1, 4: 2}[factor]
+        # The last convolution halves the frequency axis in any case, so that the projection stays small.
+        self.convs = nn.ModuleList(
+            nn.Conv2d(1 if i == 0 else channels, channels, 3, stride=2, padding=1) for i in range(stages)
+        )
+        width = num_features
+        for _ in range(stages):
+            width = (width + 1) // 2
+        self.project = nn.Linear(channels * width, dim)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Subsamples features.
+
+        Args:
+            x: (B, T, F).
+            lengths: (B,) valid frames.
+
+        Returns:
+            (B, ceil(T / factor), D) and the new lengths (B,).
+        """
+        x = x[:, None]
+        for conv in self.convs:
+            # Each convolution sees zeros past the end, as it would for the utterance alone.
+            x = x * valid_mask(lengths, x.shape[2])[:, None, :, None]
+            x = torch.relu(conv(x))
+            lengths = (lengths + 1) // 2
+        return self.project(x.transpose(1, 2).flatten(2)), lengths

@@ -1,0 +1,88 @@
+"""From a configuration and a model to an optimiser."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from toolkit.config import choice
+from toolkit.optim.schedule import SCHEDULES
+
+
+@dataclass
+class AdamWConfig:
+    """Adam with decoupled weight decay (arXiv 1711.05101)."""
+
+    name: str = "adamw"
+    """Which optimiser this is."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
+    """Decay rates of the two moments."""
+    eps: float = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: float = 0.01
+    """For matrices and kernels; biases, norms and single vectors are not decayed."""
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's AdamW, built from a configuration; fused on the GPU, batched over tensors on the CPU."""
+
+    Config = AdamWConfig
+
+    def __init__(self, groups: list[dict], config: AdamWConfig, lr: float) -> None:
+        fused = groups[0]["params"][0].is_cuda
+        decayed = []
+        for group in groups:
+            for decay, rows in ((config.weight_decay, lambda p: p.ndim >= 2), (0.0, lambda p: p.ndim < 2)):
+                params = [p for p in group["params"] if rows(p)]
+                if params:
+                    decayed.append({**group, "params": params, "weight_decay": decay})
+        super().__init__(decayed, lr=lr, betas=tuple(config.betas), eps=config.eps, fused=fused, foreach=not fused)
+
+
+OPTIMIZERS = {"adamw": AdamW}
+
+
+@dataclass
+class OptimConfig:
+    """Optimiser and learning-rate schedule."""
+
+    lr: float = 1e-3
+    """Highest learning rate."""
+    optimizer: Any = choice(OPTIMIZERS, "adamw")
+    """What makes updates of gradients."""
+    schedule: Any = choice(SCHEDULES, "linear")
+    """How the learning rate moves over the updates."""
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"lr must be positive, got {self.lr}")
+
+
+def build_optimizer(
+    model: nn.Module,
+    config: OptimConfig,
+    lr_factor: Callable[[str], float],
+    is_pretrained: Callable[[str], bool],
+) -> torch.optim.Optimizer:
+    """Groups the trainable parameters by learning rate and builds the optimiser.
+
+    Args:
+        model: whose parameters are to be trained.
+        config: optimiser and schedule.
+        lr_factor: parameter name -> what its learning rate is multiplied by.
+        is_pretrained: parameter name -> whether it is held still while `train.freeze_updates` last.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((lr_factor(name), is_pretrained(name)), []).append(parameter)
+    rows = [{"params": rows, "lr_factor": key[0], "pretrained": key[1]} for key, rows in sorted(groups.items())]
+    return OPTIMIZERS[config.optimizer.name](rows, config.optimizer, config.lr)
+
+
+def set_learning_rate(groups: Iterable[dict], lr: float, frozen: bool) -> None:
+    """Sets every group's learning rate to `lr` times its factor; pretrained groups get 0 while `frozen`."""
+    for group in groups:
+        group["lr"] = 0.0 if frozen and group["pretrained"] else lr * group["lr_factor"]

@@ -1,0 +1,112 @@
+"""Learning-rate schedules: pure functions of the update number, so there is no state to save.
+
+Each is a dataclass with `factor(update, max_updates)`: what the learning rate is multiplied by at an update, counted
+from 0.
+"""
+
+import math
+from dataclasses import dataclass
+
+
+def _ramp(update: int, warmup: int) -> float:
+    return min(1.0, (update + 1) / warmup) if warmup else 1.0
+
+
+@dataclass
+class LinearSchedule:
+    """Up to the full rate, then straight down to a final factor (HuBERT, wav2vec 2.0)."""
+
+    name: str = "linear"
+    """Which schedule this is."""
+    warmup_updates: int = 0
+    """Updates from zero to the full rate."""
+    final: float = 0.0
+    """Factor at the last update."""
+
+    def factor(self, update: int, max_updates: int) -> float:
+        """The factor at `update`."""
+        progress = (update - self.warmup_updates) / max(1, max_updates - self.warmup_updates)
+        return _ramp(update, self.warmup_updates) * (1 - (1 - self.final) * min(1.0, max(0.0, progress)))
+
+
+@dataclass
+class CosineSchedule:
+    """Up to the full rate, then down along half a cosine (SGDR, arXiv 1608.03983)."""
+
+    name: str = "cosine"
+    """Which schedule this is."""
+    warmup_updates: int = 0
+    """Updates from zero to the full rate."""
+    final: float = 0.0
+    """Factor at the last update."""
+
+    def factor(self, update: int, max_updates: int) -> float:
+        """The factor at `update`."""
+        progress = min(1.0, max(0.0, (update - self.warmup_updates) / max(1, max_updates - self.warmup_updates)))
+        half = 0.5 * (1 + math.cos(math.pi * progress))
+        return _ramp(update, self.warmup_updates) * (self.final + (1 - self.final) * half)
+
+
+@dataclass
+class TriStageSchedule:
+    """Up, hold, then exponentially down (SpecAugment, arXiv 1904.08779; wav2vec 2.0 fine-tuning)."""
+
+    name: str = "tri_stage"
+    """Which schedule this is."""
+    warmup: float = 0.1
+    """Share of all updates that ramp up."""
+    hold: float = 0.4
+    """Share of all updates at the full rate."""
+    final: float = 0.05
+    """Factor at the last update."""
+
+    def __post_init__(self) -> None:
+        if self.warmup + self.hold > 1 or not 0 < self.final <= 1:
+            raise ValueError("warmup + hold must be at most 1 and final in (0, 1]")
+
+    def factor(self, update: int, max_updates: int) -> float:
+        """The factor at `update`."""
+        up, down = self.warmup * max_updates, (self.warmup + self.hold) * max_updates
+        if update < up:
+            return (update + 1) / (up + 1)
+        return self.final ** min(1.0, max(0.0, (update - down) / max(1.0, max_updates - down)))
+
+
+@dataclass
+class InverseSqrtSchedule:
+    """Up to the full rate, then with the inverse square root of the update (Vaswani et al. 2017, section 5.3)."""
+
+    name: str = "inverse_sqrt"
+    """Which schedule this is."""
+    warmup_updates: int = 1000
+    """Updates from zero to the full rate."""
+
+    def factor(self, update: int, max_updates: int) -> float:
+        """The factor at `update`."""
+        return min((update + 1) / max(1, self.warmup_updates), math.sqrt(max(1, self.warmup_updates) / (update + 1)))
+
+
+@dataclass
+class ConstantSchedule:
+    """Up to the full rate, then no change."""
+
+    name: str = "constant"
+    """Which schedule this is."""
+    warmup_updates: int = 0
+    """Updates from zero to the full rate."""
+
+    def factor(self, update: int, max_updates: int) -> float:
+        """The factor at `update`."""
+        return _ramp(update, self.warmup_updates)
+
+
+for _schedule in (LinearSchedule, CosineSchedule, TriStageSchedule, InverseSqrtSchedule, ConstantSchedule):
+    _schedule.Config = _schedule  # A schedule is its own configuration.
+
+SCHEDULES = {
+    "linear": LinearSchedule,
+    "cosine": CosineSchedule,
+    "tri_stage": TriStageSchedule,
+    "inverse_sqrt": InverseSqrtSchedule,
+    "constant": ConstantSchedule,
+}

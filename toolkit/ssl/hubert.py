@@ -1,0 +1,72 @@
+"""Masked prediction of cluster labels (HuBERT, arXiv 2106.07447; the linear form of k2SSL, arXiv 2411.17100).
+
+Dimensions: B utterances, T frames, D encoder width, C clusters, N frames with a loss.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from toolkit.models.output import EncoderOutput
+from toolkit.nn.masks import valid_mask
+from toolkit.ssl.masking import span_mask
+
+
+@dataclass
+class HubertConfig:
+    """What is masked and predicted."""
+
+    name: str = "hubert"
+    """Which objective this is."""
+    num_classes: int = 100
+    """C, clusters of the labels."""
+    mask_prob: float = 0.65
+    """Share of frames that masked spans would cover if none overlapped."""
+    mask_span: int = 10
+    """Frames of a masked span."""
+    temperature: float = 0.1
+    """What the scores are divided by."""
+    unmasked_weight: float = 0.0
+    """Weight of the loss on frames that are not masked."""
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 2 or self.mask_span < 1 or not 0 < self.mask_prob <= 1 or self.temperature <= 0:
+            raise ValueError("num_classes >= 2, mask_span >= 1, 0 < mask_prob <= 1 and temperature > 0 are needed")
+
+
+class HubertObjective(nn.Module):
+    """Cross-entropy over the clusters of masked frames, from one linear layer."""
+
+    Config = HubertConfig
+
+    def __init__(self, config: HubertConfig, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.head = nn.Linear(dim, config.num_classes)
+
+    def mask(self, lengths: Tensor, frames: int, seeds: Tensor) -> Tensor:
+        """(B, T) bool, True for hidden frames; see `span_mask`."""
+        return span_mask(lengths, frames, self.config.mask_prob, self.config.mask_span, seeds, min_spans=2)
+
+    def loss(self, output: EncoderOutput, targets: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Loss summed over frames.
+
+        Args:
+            output: of the encoder, run with this mask.
+            targets: (B, T) int64 clusters, -1 where there is none.
+            mask: (B, T) bool.
+
+        Returns:
+            The loss, the statistic "accuracy" (summed over masked frames), and the number of masked frames.
+        """
+        known = (targets >= 0) & valid_mask(output.lengths, targets.shape[1])
+        loss, correct, count = self._part(output.frames, targets, mask & known)
+        if self.config.unmasked_weight:
+            loss = loss + self.config.unmasked_weight * self._part(output.frames, targets, ~mask & known)[0]
+        return loss, {"accuracy": correct}, count
+
+    def _part(self, frames: Tensor, targets: Tensor, where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits = self.head(frames[where]).float() / self.config.temperature
+        loss = functional.cross_entropy(logits, targets[where], reduction="sum")
+        return loss, (logits.argmax(dim=-1) == targets[where]).sum(), where.sum()

@@ -1,0 +1,96 @@
+"""Speech recognition: CTC over characters or sentencepiece units."""
+
+import random
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from lhotse import CutSet
+from lhotse.cut import Cut
+from torch import Tensor
+
+from toolkit.data.batch import AsrBatch, pad, read_audio
+from toolkit.losses.ctc import ctc_loss
+from toolkit.models.asr import CtcModel
+from toolkit.models.base import SpeechConfig, SpeechEncoder
+from toolkit.optim.build import OptimConfig
+from toolkit.ssl.masking import span_mask
+from toolkit.tasks.base import DataConfig, InitConfig, Task, inner
+from toolkit.text.tokenizer import TokenizerConfig, learn_tokenizer, load_tokenizer
+from toolkit.train.config import TrainConfig
+
+
+@dataclass
+class AsrConfig:
+    """Speech recognition."""
+
+    task: Literal["asr"] = "asr"
+    """What is learned."""
+    seed: int = 0
+    """Of weights, order, augmentation and dropout."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Training and validation data."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    """How text is cut into symbols."""
+    speech: SpeechConfig = field(default_factory=SpeechConfig)
+    """The encoder; as in the pretrained model, if there is one."""
+    init: InitConfig = field(default_factory=InitConfig)
+    """The pretrained encoder."""
+    mask_prob: float = 0.0
+    """Share of encoder frames hidden in training, in spans, as in pretraining; 0 for none."""
+    mask_span: int = 10
+    """Frames of a hidden span."""
+    head_dropout: float = 0.1
+    """Dropout before the output layer."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser and learning rate."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """The train loop."""
+
+
+class AsrTask(Task):
+    """Cuts with transcripts -> CTC model -> CTC loss; see `loss` for the statistics."""
+
+    Config = AsrConfig
+
+    def prepare(self) -> None:
+        """Learns the tokenizer from the training transcripts."""
+        if not (self.model_dir / "tokens.txt").exists():
+            texts = (transcript(cut) for cut in self.training_cuts())
+            learn_tokenizer(texts, self.config.tokenizer).save(self.model_dir)
+
+    def build_model(self) -> CtcModel:
+        """A CTC model for the symbols of the model directory."""
+        self.tokenizer = load_tokenizer(self.model_dir)
+        model = CtcModel(SpeechEncoder(self.config.speech), len(self.tokenizer.tokens), self.config.head_dropout)
+        if not self.config.mask_prob:
+            # Never used then, and a parameter without gradient would stall training on several ranks.
+            model.speech.encoder.mask_embedding.requires_grad_(False)
+        return model
+
+    def collate(self, cuts: CutSet, rng: random.Random) -> AsrBatch:
+        """Audio and tokens."""
+        cuts, audio = read_audio(cuts, rng)
+        rows = [torch.tensor(self.tokenizer.encode(transcript(cut)), dtype=torch.int64) for cut in cuts]
+        rows = rows or [torch.ones(1, dtype=torch.int64)]
+        return AsrBatch(**audio, tokens=pad(rows, 0), token_lengths=torch.tensor([len(row) for row in rows]))
+
+    def loss(self, model: torch.nn.Module, batch: AsrBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """CTC loss summed over utterances, per token; "too_long" counts transcripts that do not fit their audio."""
+        output = model(batch.waveforms, batch.lengths, self._mask(model, batch))
+        loss, fits = ctc_loss(output.log_probs, output.lengths, batch.tokens, batch.token_lengths)
+        tokens = (batch.token_lengths * fits).sum()
+        return loss.sum(), {"too_long": (~fits).sum()}, tokens
+
+    def _mask(self, model: torch.nn.Module, batch: AsrBatch) -> Tensor | None:
+        if not (model.training and self.config.mask_prob):
+            return None
+        speech = inner(model).speech
+        frames = int(speech.output_lengths(torch.tensor(batch.waveforms.shape[1])))
+        lengths = speech.output_lengths(batch.lengths)
+        return span_mask(lengths, frames, self.config.mask_prob, self.config.mask_span, batch.seeds, min_spans=0)
+
+
+def transcript(cut: Cut) -> str:
+    """What is said in a cut."""
+    return " ".join(segment.text for segment in cut.supervisions if segment.text)

@@ -1,0 +1,150 @@
+"""What all tasks share: where the data comes from, and how a pretrained encoder is taken over."""
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lhotse import CutSet
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from toolkit import checkpoint
+from toolkit.data.augment import AugmentConfig, augment
+from toolkit.data.manifests import open_cuts
+from toolkit.data.sampling import BatchStream, Position, SamplerConfig, training_loader, validation_loader
+from toolkit.data.synthetic import synthetic_cuts
+from toolkit.errors import UserError
+
+
+@dataclass
+class DataConfig:
+    """What a model is trained and validated on."""
+
+    train: str = ""
+    """Cuts (.jsonl, .jsonl.gz or a Shar folder) to train on; synthetic:N makes N utterances of tones."""
+    valid: str | None = None
+    """Cuts to validate on; null for none."""
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    """How cuts become batches."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Changes to the training audio."""
+
+
+@dataclass
+class InitConfig:
+    """A pretrained encoder to begin with."""
+
+    model: str | None = None
+    """Model directory whose encoder is taken over; null begins from scratch."""
+    lr_factor: float = 1.0
+    """What the learning rate of the pretrained encoder is multiplied by."""
+
+
+class Task:
+    """Data and pretrained weights; a task adds its model, batches and loss.
+
+    Args:
+        config: of the task; has `data` and, where a pretrained encoder can be used, `init`.
+        model_dir: the model directory, where the task keeps what the model needs beside its weights (tokens, speaker
+            names).
+        seed: of order and augmentation.
+    """
+
+    def __init__(self, config: Any, model_dir: Path, seed: int) -> None:
+        self.config = config
+        self.model_dir = model_dir
+        self.seed = seed
+        self.update = 0
+
+    def prepare(self) -> None:
+        """Makes what the model needs beside its weights, from the training data; called once, before training."""
+
+    def build_model(self) -> nn.Module:
+        """A new model with random weights."""
+        raise AssertionError(f"{type(self).__name__} builds no model")
+
+    def collate(self, cuts: CutSet, rng: random.Random) -> Any:
+        """Reads audio and targets of a batch; runs in loader workers."""
+        raise AssertionError(f"{type(self).__name__} builds no batch")
+
+    def initialize(self, model: nn.Module, say: Callable[[str], None]) -> None:
+        """Copies the pretrained encoder into the model, if the configuration names one."""
+        init = getattr(self.config, "init", None)
+        if init is None or init.model is None:
+            return
+        path = Path(init.model) / "model.safetensors"
+        tensors, _ = checkpoint.load(path)
+        speech = {name.removeprefix("speech."): t for name, t in tensors.items() if name.startswith("speech.")}
+        checkpoint.load_weights(model.speech, speech, path)
+        say(f"encoder from {path}")
+
+    def training_batches(
+        self, start: tuple[int, int, int], consumed: int, rank: int, world_size: int, pin_memory: bool
+    ) -> Iterable:
+        """See `toolkit.train.loop.Task`."""
+        return training_loader(
+            self._training_stream(), self._augmented, Position(*start), consumed, rank, world_size, pin_memory
+        )
+
+    def validation_batches(self, rank: int, world_size: int, pin_memory: bool) -> Iterable:
+        """See `toolkit.train.loop.Task`."""
+        path = self.config.data.valid
+        if path is None:
+            return []
+        stream = BatchStream(self.validation_cuts(), self.config.data.sampler, self.seed, False, path)
+        return validation_loader(stream, self.collate, rank, world_size, pin_memory)
+
+    def largest_batches(self, count: int) -> list[Any]:
+        """The longest batch and the one with most cuts among the first `count`."""
+        batches = [cuts for _, (_, cuts) in zip(range(count), self._training_stream().walk(Position(0, 0, 0)), strict=False)]
+        longest = max(batches, key=lambda cuts: len(cuts) * max(cut.duration for cut in cuts))
+        most = max(batches, key=len)
+        chosen = [longest] if most is longest else [longest, most]
+        return [self.collate(cuts, random.Random(self.seed)) for cuts in chosen]
+
+    def lr_factor(self, name: str) -> float:
+        """What the learning rate of a parameter is multiplied by."""
+        return self.config.init.lr_factor if self.is_pretrained(name) else 1.0
+
+    def is_pretrained(self, name: str) -> bool:
+        """True for the encoder of a model that began with a pretrained one."""
+        init = getattr(self.config, "init", None)
+        return init is not None and init.model is not None and name.startswith("speech.")
+
+    def training_cuts(self) -> CutSet:
+        """The training data, lazily; tasks override this to cut or filter it."""
+        return named_cuts(self.config.data.train, "data.train")
+
+    def validation_cuts(self) -> CutSet:
+        """The validation data, lazily."""
+        return named_cuts(self.config.data.valid, "data.valid")
+
+    def _training_stream(self) -> BatchStream:
+        data = self.config.data
+        return BatchStream(self.training_cuts(), data.sampler, self.seed, True, data.train)
+
+    def _augmented(self, cuts: CutSet, rng: random.Random) -> Any:
+        return self.collate(augment(cuts, self.config.data.augment, rng), rng)
+
+
+def named_cuts(name: str, key: str) -> CutSet:
+    """Opens a manifest or Shar folder, or makes the tones that "synthetic:N" asks for.
+
+    Raises:
+        UserError: nothing is named, or it cannot be read.
+    """
+    if not name:
+        raise UserError(f"{key}: found nothing, expected a cuts manifest or a Shar folder")
+    kind, _, count = name.partition(":")
+    if kind == "synthetic":
+        if not count.isdigit() or int(count) == 0:
+            raise UserError(f"{key}: found {name!r}, expected synthetic:N with a number of cuts")
+        return synthetic_cuts(int(count), seed=0 if key == "data.train" else 1)
+    return open_cuts(name)
+
+
+def inner(model: nn.Module) -> nn.Module:
+    """The model itself, if it is wrapped for several processes."""
+    return model.module if isinstance(model, DistributedDataParallel) else model

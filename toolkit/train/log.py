@@ -1,0 +1,119 @@
+"""What a run says: lines for people, metrics.jsonl, TensorBoard events, and the list of skipped recordings."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toolkit.files import atomic_write, read_jsonl
+from toolkit.progress import line
+from toolkit.train.distributed import World
+
+
+SUMS = ("audio", "padded")
+
+
+class Meter:
+    """Sums of losses and statistics since the last report, kept on the device so that nothing waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Adds one batch's sums."""
+        for name, value in values.items():
+            value = torch.as_tensor(value, device=self.device).detach().double()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def means(self, world: World) -> dict[str, float]:
+        """Every sum over the weight, over all ranks; the meter starts again at zero.
+
+        Returns:
+            Names to means; "audio" and "padded" (seconds without and with padding) stay sums.
+        """
+        names = sorted(self.sums)
+        totals = dict(zip(names, world.sum(torch.stack([self.sums[n] for n in names])).tolist(), strict=True))
+        self.sums = {}
+        weight = totals.pop("weight")
+        return {n: total if n in SUMS else total / max(weight, 1e-12) for n, total in totals.items()}
+
+
+class Log:
+    """The files and lines of one run; only the main process writes them (every rank lists what it skipped)."""
+
+    def __init__(self, folder: Path, world: World, update: int) -> None:
+        self.folder = folder
+        self.world = world
+        self.metrics_path = folder / "metrics.jsonl"
+        self.skipped_path = folder / "skipped.jsonl"
+        self.skipped = {row["id"] for row in read_jsonl(self.skipped_path)} if self.skipped_path.exists() else set()
+        self.start = time.monotonic()
+        self.writer = None
+        if world.is_main:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._forget_after(update)
+            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=update + 1)
+
+    def _forget_after(self, update: int) -> None:
+        """Drops the metrics of updates that will be done again."""
+        if self.metrics_path.exists():
+            lines = self.metrics_path.read_text(encoding="utf-8").splitlines()
+            kept = []
+            for text in lines:
+                try:
+                    if json.loads(text)["step"] <= update:
+                        kept.append(text + "\n")
+                except json.JSONDecodeError:
+                    break  # The process died within this line; what follows is done again as well.
+            with atomic_write(self.metrics_path) as file:
+                file.writelines(kept)
+
+    def say(self, text: str) -> None:
+        """A line for people, on the terminal and in log.txt."""
+        if self.world.is_main:
+            if sys.stderr.isatty():
+                print("\r\033[K", end="", file=sys.stderr)
+            print(text, flush=True)
+            with open(self.folder / "log.txt", "a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def progress(self, done: int, before: int, total: int) -> None:
+        """Redraws the bar on a terminal."""
+        if self.world.is_main and sys.stderr.isatty():
+            spent = time.monotonic() - self.start
+            print("\r\033[K" + bar(done, before, total, spent), end="", file=sys.stderr, flush=True)
+
+    def metrics(self, row: dict[str, Any]) -> None:
+        """One line of metrics.jsonl, and the same numbers for TensorBoard."""
+        if self.writer:
+            with open(self.metrics_path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            for name, value in row.items():
+                if name not in ("step", "split") and value is not None:
+                    self.writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
+
+    def skip(self, rows: list[dict[str, str]]) -> None:
+        """Lists recordings that could not be used, once each."""
+        new = [row for row in rows if row["id"] not in self.skipped]
+        if new:
+            self.skipped.update(row["id"] for row in new)
+            with open(self.skipped_path, "a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in new)
+            self.say(f"skipped {new[0]['id']}: {new[0]['reason']} ({len(self.skipped)} so far, see skipped.jsonl)")
+
+    def close(self) -> None:
+        """Writes what is still in memory."""
+        if self.writer:
+            self.writer.close()
+
+
+def bar(done: int, before: int, total: int, spent: float) -> str:
+    """Progress with an ETA from the speed since this start, `before` updates having been done earlier."""
+    rate = spent / max(1, done - before)
+    return line("train", done, total, rate * done)

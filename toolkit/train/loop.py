@@ -1,0 +1,298 @@
+"""The one train loop, for every task."""
+
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from toolkit import checkpoint
+from toolkit.config import differences
+from toolkit.errors import UserError
+from toolkit.optim.build import OptimConfig, build_optimizer, set_learning_rate
+from toolkit.train.config import TrainConfig
+from toolkit.train.distributed import World
+from toolkit.train.failure import Pending, is_out_of_memory, non_finite, out_of_memory
+from toolkit.train.log import SUMS, Log, Meter, bar
+from toolkit.train.state import State, make_average, update_average
+
+# Settings with which a run may go on although they changed; all others would make it another run.
+MAY_CHANGE = ("train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "train.valid_every")
+MAY_CHANGE += ("train.max_updates", "train.threads", "train.scan_batches", "train.accumulation", "num_workers")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Task(Protocol):
+    """What the loop asks of a task."""
+
+    update: int
+    """Set by the loop: updates done, for losses that change over time."""
+
+    def build_model(self) -> nn.Module:
+        """A new model."""
+
+    def initialize(self, model: nn.Module, say: Callable[[str], None]) -> None:
+        """Copies pretrained weights into a new model; says what it did."""
+
+    def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Loss and statistics summed over a batch, and the weight that they are to be divided by."""
+
+    def training_batches(
+        self, start: tuple[int, int, int], consumed: int, rank: int, world_size: int, pin_memory: bool
+    ) -> Iterable:
+        """This rank's share of the endless stream, (position, batch), after the first `consumed` batches.
+
+        `start` is a known place (epoch, index, total) at or before which `consumed` begins.
+        """
+
+    def validation_batches(self, rank: int, world_size: int, pin_memory: bool) -> Iterable:
+        """This rank's share of the validation data; empty if there is none."""
+
+    def largest_batches(self, count: int) -> list[Any]:
+        """The batches of the first `count` that need most memory."""
+
+    def lr_factor(self, name: str) -> float:
+        """What the learning rate of a parameter is multiplied by."""
+
+    def is_pretrained(self, name: str) -> bool:
+        """True for parameters that come from a pretrained model."""
+
+
+class Trainer:
+    """Trains a task's model, from scratch or from the newest checkpoint.
+
+    The gradient of an update is the sum over all ranks and accumulated batches, divided once by the sum of their
+    weights. So 8 processes, or 2 with accumulation over 4 batches, or one over 8, give the same update. Before a batch
+    the random generators are seeded from its place in the stream, so that dropout is the same too.
+
+    Args:
+        task: data, model and loss.
+        config: the loop.
+        optim: optimiser and schedule.
+        resolved: the whole configuration as plain values, saved with every checkpoint.
+        seed: of weights, order, augmentation and dropout.
+        folder: the experiment; gets checkpoints/, metrics.jsonl, log.txt, tensorboard/, skipped.jsonl.
+        world: the processes.
+    """
+
+    def __init__(
+        self, task: Task, config: TrainConfig, optim: OptimConfig, resolved: dict, seed: int, folder: Path, world: World
+    ) -> None:
+        self.task, self.config, self.optim, self.seed = task, config, optim, seed
+        self.folder, self.world, self.checkpoints = folder, world, folder / "checkpoints"
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+        torch.manual_seed(seed)
+        model = task.build_model()
+        fresh = not checkpoint.steps(self.checkpoints)
+        messages: list[str] = []
+        if fresh:
+            task.initialize(model, messages.append)
+        model.to(world.device)
+        optimizer = build_optimizer(model, optim, task.lr_factor, task.is_pretrained)
+        self.state = State(
+            model=model,
+            optimizer=optimizer,
+            average=make_average(model) if config.average_decay else None,
+            scaler=torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16"),
+            config=resolved,
+        )
+        if not fresh:
+            messages += self._restore()
+        self.log = Log(folder, world, self.state.update)
+        for message in messages:
+            self.log.say(message)
+        compiled = torch.compile(model, dynamic=True) if config.compile else model
+        self.wrapped = DistributedDataParallel(compiled) if world.size > 1 else compiled
+        self.meter = Meter(world.device)
+        self.sigterm = self.stopping = False
+        self.reported_at = time.monotonic()
+
+    def _restore(self) -> list[str]:
+        path, damaged = checkpoint.latest(self.checkpoints)
+        if path is None:
+            raise UserError(f"{damaged[0]}; no other checkpoint to go on from, --restart begins anew")
+        changed = differences(checkpoint.read_meta(path)["config"], self.state.config)
+        self.state.restore(path, lambda key: key.endswith(MAY_CHANGE), changed)
+        return [*(f"passed over {text}" for text in damaged), f"going on from {path} (update {self.state.update})"]
+
+    def run(self) -> nn.Module:
+        """Trains to the last update; returns the (averaged) model.
+
+        Raises:
+            UserError: out of memory or a non-finite loss; the batch is written aside.
+            SystemExit: 143 after SIGTERM, once a checkpoint is written.
+        """
+        config, state = self.config, self.state
+        parameters = sum(p.numel() for p in state.model.parameters())
+        self.log.say(
+            f"{parameters / 1e6:.2f} M parameters, {config.max_updates} updates, {self.world.size} process(es) on "
+            f"{self.world.device.type}, {config.precision}"
+        )
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        self._scan()
+        first, start, spent_before = state.update, time.monotonic(), state.elapsed
+        batches = iter(self._training_batches())
+        pending = None
+        while state.update < config.max_updates:
+            previous, pending = pending, self._update(batches)
+            self._check(previous)
+            state.update += 1
+            state.elapsed = spent_before + time.monotonic() - start
+            last = state.update == config.max_updates
+            checkpoint_due = last or self.stopping or state.update % config.checkpoint_every == 0
+            if checkpoint_due or state.update % config.log_every == 0:
+                self._check(pending)
+                self._report(bar(state.update, first, config.max_updates, time.monotonic() - start), pending)
+            if last or (config.valid_every and state.update % config.valid_every == 0):
+                self._validate()
+            if checkpoint_due:
+                self._save()
+            if self.stopping and not last:
+                self.log.say(f"stopped by SIGTERM at update {state.update}; the same command goes on from here")
+                raise SystemExit(143)
+            self.log.progress(state.update, first, config.max_updates)
+        self.log.close()
+        return state.best_weights
+
+    def _training_batches(self) -> Iterable:
+        state, world = self.state, self.world
+        pin = world.device.type == "cuda"
+        return self.task.training_batches(state.position, state.consumed, world.rank, world.size, pin)
+
+    def _update(self, batches: Iterator) -> Pending:
+        """One step of the optimiser; nothing here waits for the device (but fp16's loss scale)."""
+        state, config, world = self.state, self.config, self.world
+        self.task.update = state.update
+        factor = self.optim.schedule.factor(state.update, config.max_updates)
+        set_learning_rate(state.optimizer.param_groups, self.optim.lr * factor, state.update < config.freeze_updates)
+        seen, losses, weight = [], [], torch.zeros((), device=world.device)
+        for index in range(config.accumulation):
+            position, batch = next(batches)
+            loss, batch_weight = self._backward(batch, position.total, index == config.accumulation - 1)
+            weight = weight + batch_weight
+            seen.append(batch)
+            losses.append(loss)
+        # Rank r has row r of `size` batches, so rank 0, which writes checkpoints, knows where the row began.
+        state.position, state.consumed = tuple(position), position.total - world.rank + world.size
+        stop = torch.tensor(float(self.sigterm), device=world.device)
+        signals = world.sum(torch.stack([weight, stop, torch.stack(losses).sum()]).double())
+        state.scaler.unscale_(state.optimizer)
+        grads = [p.grad for p in state.model.parameters() if p.grad is not None]
+        # DDP leaves the mean over ranks; the update wants the sum over ranks and batches, divided by the weight.
+        torch._foreach_mul_(grads, (world.size / signals[0].clamp(min=1.0)).float())
+        norm = torch.nn.utils.get_total_norm(grads)
+        if config.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(state.model.parameters(), config.clip_norm, norm)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad(set_to_none=True)
+        if state.average is not None:
+            update_average(state.average, state.model, config.average_decay, state.update)
+        return Pending(signals, norm, losses, seen, state.update, check_norm=not state.scaler.is_enabled())
+
+    def _backward(self, batch: Any, total: int, last: bool) -> tuple[Tensor, Tensor]:
+        """Adds one batch's gradients; returns its loss and weight."""
+        torch.manual_seed(self.seed * 1_000_003 + total)
+        on_device = batch.to(self.world.device)
+        # Gradients travel between ranks once an update, with its last batch.
+        quiet = self.world.size > 1 and not last
+        with self.wrapped.no_sync() if quiet else nullcontext():
+            try:
+                loss, stats, weight = self._loss(self.wrapped, on_device)
+                if batch.placeholder:
+                    loss, weight, stats = loss * 0, weight * 0, {}
+                self.state.scaler.scale(loss).backward()
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise out_of_memory(batch, self.folder, self.state.update, self.world.rank) from None
+                raise
+        self.log.skip(batch.skipped)
+        sizes = {"audio": batch.seconds, "padded": batch.padded_seconds}
+        self.meter.add({"loss": loss, "weight": weight, **sizes, **stats})
+        return loss.detach(), weight.detach().float()
+
+    def _loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        enabled = self.config.precision != "fp32"
+        with torch.autocast(self.world.device.type, DTYPES[self.config.precision], enabled=enabled):
+            loss, stats, weight = self.task.loss(model, batch)
+        return loss, stats, torch.as_tensor(weight, device=loss.device)
+
+    def _check(self, pending: Pending | None) -> None:
+        """Reads an update's numbers; every rank reads the same ones and so decides the same."""
+        if pending:
+            stop, finite = pending.read()
+            if not finite:
+                raise non_finite(pending, self.folder, self.world.rank)
+            self.stopping = self.stopping or stop
+
+    def _report(self, progress: str, pending: Pending) -> None:
+        now = time.monotonic()
+        means = self.meter.means(self.world)
+        state = self.state
+        row = {
+            "step": state.update,
+            "epoch": state.position[0],
+            "split": "train",
+            **{name: round(value, 6) for name, value in means.items() if name not in SUMS},
+            "lr": self.optim.lr * self.optim.schedule.factor(state.update - 1, self.config.max_updates),
+            "grad_norm": round(float(pending.norm), 4),
+            "padding": round(1 - means["audio"] / max(means["padded"], 1e-9), 4),
+            "audio_per_second": round(means["audio"] / (now - self.reported_at), 2),
+            "elapsed": round(state.elapsed, 2),
+        }
+        self.reported_at = now
+        self.log.metrics(row)
+        shown = " ".join(f"{name} {row[name]:.4g}" for name in means if name not in SUMS)
+        self.log.say(f"{progress} | {shown} | lr {row['lr']:.2e}, {row['audio_per_second']:.0f} s of audio a second")
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        model, world = self.state.best_weights, self.world
+        training = model.training
+        model.eval()
+        meter = Meter(world.device)
+        meter.add({"loss": 0.0, "weight": 0.0, "audio": 0.0})
+        for _, batch in self.task.validation_batches(world.rank, world.size, world.device.type == "cuda"):
+            self.log.skip(batch.skipped)
+            if not batch.placeholder:
+                loss, stats, weight = self._loss(model, batch.to(world.device))
+                meter.add({"loss": loss, "weight": weight, "audio": batch.seconds, **stats})
+        model.train(training)
+        means = meter.means(world)
+        if means.pop("audio"):
+            values = {name: round(value, 6) for name, value in means.items()}
+            self.log.metrics({"step": self.state.update, "epoch": self.state.position[0], "split": "valid", **values})
+            self.log.say("validation: " + " ".join(f"{name} {value:.4g}" for name, value in values.items()))
+
+    def _save(self) -> None:
+        if self.world.is_main:
+            self.state.save(self.checkpoints, self.config.keep_checkpoints)
+        self.world.barrier()
+
+    def _scan(self) -> None:
+        """Tries the largest of the first batches, so that a lack of memory shows now and not after hours."""
+        if not self.config.scan_batches or self.state.update:
+            return
+        model = self.state.model
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        for batch in self.task.largest_batches(self.config.scan_batches):
+            self._backward(batch, 0, last=True)
+            self.log.say(
+                f"largest batch fits: {batch.waveforms.shape[0]} x {batch.waveforms.shape[1] / 16000:.1f} s"
+                + (f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if torch.cuda.is_available() else "")
+            )
+        model.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
+        self.meter = Meter(self.world.device)
+
+    def _on_sigterm(self, *_: Any) -> None:
+        self.sigterm = True
