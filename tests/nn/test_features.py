@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import importlib.util
+import sys
 
 import kaldi_native_fbank
 import numpy as np
@@ -226,10 +227,18 @@ def test_kaldifeat_gives_the_same_numbers(config):
 
 
 def test_a_missing_kaldifeat_is_said_and_auto_does_without(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="kaldifeat.*not installed"):
+    monkeypatch.setitem(sys.modules, "kaldifeat", None)
+    with pytest.raises(UserError, match="kaldifeat is not installed"):
         Fbank(FbankConfig(backend="kaldifeat"))
     assert Fbank(FbankConfig(backend="auto")).native
+
+
+def test_a_broken_kaldifeat_is_said(monkeypatch, tmp_path):
+    (tmp_path / "kaldifeat.py").write_text("raise ImportError('built for another torch')")
+    monkeypatch.delitem(sys.modules, "kaldifeat", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="does not load .built for another torch"):
+        Fbank(FbankConfig(backend="auto"))
 
 
 @pytest.mark.parametrize(

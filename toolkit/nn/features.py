@@ -13,7 +13,7 @@ sample (i + 1/2) * shift, and samples missing at either end are those of the utt
 Source: Povey et al., "The Kaldi speech recognition toolkit", ASRU 2011; http://kaldi-asr.org/doc/feat.html.
 """
 
-import importlib.util
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -282,11 +282,18 @@ class Mfcc(Fbank):
 
 
 def _use_kaldifeat(backend: str) -> bool:
-    """Whether kaldifeat computes; UserError where it is asked for and not installed."""
-    installed = importlib.util.find_spec("kaldifeat") is not None
-    if backend == "kaldifeat" and not installed:
-        raise UserError("backend: found 'kaldifeat', which is not installed, expected native or auto")
-    return backend != "native" and installed
+    """Whether kaldifeat computes; UserError where it is wanted and does not load."""
+    if backend == "native":
+        return False
+    try:
+        importlib.import_module("kaldifeat")
+    except ImportError as error:
+        absent = isinstance(error, ModuleNotFoundError) and error.name == "kaldifeat"
+        if backend == "auto" and absent:
+            return False
+        reason = "is not installed" if absent else f"does not load ({error})"
+        raise UserError(f"backend: found {backend!r}, but kaldifeat {reason}; expected native") from None
+    return True
 
 
 def _kaldifeat(config: FrameConfig, device: torch.device) -> Callable[[Tensor], Tensor]:
