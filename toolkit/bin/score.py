@@ -182,7 +182,7 @@ def _add_der(commands: argparse._SubParsersAction) -> None:
         "--extent",
         choices=("both", "reference"),
         default="both",
-        help="scored without --uem: the extent of both files, or of the reference as md-eval does (%(default)s)",
+        help="scored without --uem: the extent of both, or of the reference as md-eval (%(default)s)",
     )
     _add_extra(command, "recordings of the hypothesis that are not in the reference")
     _add_output(command, "stretch of speech", draws=10000)

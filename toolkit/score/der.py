@@ -122,6 +122,11 @@ class DerResult:
         )
 
     @property
+    def without_hypothesis(self) -> int:
+        """How many recordings have no turn in the hypothesis."""
+        return sum(not recording.timeline.hyp_names for recording in self.recordings)
+
+    @property
     def der_interval(self) -> tuple[float, float]:
         """The 95 % interval of the DER over recordings; nan for a single one."""
         if len(self.recordings) == 1:
@@ -154,6 +159,7 @@ class DerResult:
             "missed_time": self.total("missed"),
             "false_alarm_time": self.total("false_alarm"),
             "confusion_time": self.total("confusion"),
+            "recordings_without_hypothesis": self.without_hypothesis,
             "collar": self.collar,
             "skip_overlap": self.skip_overlap,
             "extent": self.extent,

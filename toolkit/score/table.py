@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from toolkit.score.der import DerResult
     from toolkit.score.eer import EerResult
+    from toolkit.score.matching import Matched
     from toolkit.score.wer import Comparison, Counts, WerResult
 
 
@@ -30,11 +31,7 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[object]], left: int =
 
 
 def wer_table(
-    result: "WerResult",
-    missing: int = 0,
-    extra: int = 0,
-    comparison: "Comparison | None" = None,
-    top: int = 10,
+    result: "WerResult", matched: "Matched", comparison: "Comparison | None" = None, top: int = 10
 ) -> str:
     """Error rates, the comparison with a baseline, speakers, and the most frequent errors."""
 
@@ -53,10 +50,10 @@ def wer_table(
         f"({percent(result.sentence_errors / number)} %); bootstrap over utterances, "
         f"{result.replications} draws, seed {result.seed}",
     ]
-    if missing:
-        blocks.append(f"{missing} of the utterances had no hypothesis; their words count as deleted")
-    if extra:
-        blocks.append(f"{extra} hypotheses without a reference were left out")
+    if matched.missing:
+        blocks.append(f"utterances without a hypothesis, their words counted as deleted: {matched.missing}")
+    if matched.extra:
+        blocks.append(f"hypotheses without a reference, left out: {matched.extra}")
     if comparison:
         low, high = comparison.baseline.wer_interval
         blocks.append(
@@ -152,6 +149,8 @@ def der_table(result: "DerResult") -> str:
         f"collar {result.collar:g} s on each side, overlap {overlap}, "
         f"scored regions: {result.extent}{interval}",
     ]
-    if silent := sum(r.scored > 0 and not r.timeline.hyp_names for r in result.recordings):
-        blocks.append(f"{silent} recordings have no hypothesis; their speech counts as missed")
+    if result.without_hypothesis:
+        blocks.append(
+            f"recordings without a hypothesis, their speech counted as missed: {result.without_hypothesis}"
+        )
     return "\n\n".join(blocks)
