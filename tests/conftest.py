@@ -1,4 +1,4 @@
-"""Settings for all tests: equal on every machine, no display; commands that a test starts find the package."""
+"""Settings for all tests: equal everywhere, no display; commands that a test starts find the package."""
 
 import os
 import sys

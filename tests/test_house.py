@@ -38,12 +38,12 @@ MAY_IMPORT = {
     "train": BOTTOM | {"config", "checkpoint", "optim"},
     "report": BOTTOM | MODELS | {"models", "score"},
     "score": set(),
-    "toolkit": BOTTOM | {"tasks"},
+    "toolkit": BOTTOM | {"models", "tasks"},
 }
 # The commands tie everything together.
 MAY_IMPORT["bin"] = set(MAY_IMPORT) - {"bin"}
 
-# A task's configuration holds the loop's, which stands beside the loop; of the loop itself a task knows nothing.
+# A task's configuration holds the loop's, which stands beside the loop; a task knows no more of the loop.
 EXCEPTIONS = {("tasks", "toolkit.train.config")}
 
 # Required packages that no module names: the one that does the importing.

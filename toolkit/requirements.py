@@ -1,7 +1,7 @@
 """Third-party packages: the ranges that are tested and what each is for.
 
-setup.py, the doctor and the environment scripts all read these tables, so that a range stands in one place. Its
-lower end admits what Python 3.10 gets, its upper end lies above what Python 3.13 gets.
+setup.py, the doctor and the environment scripts all read these tables, so that a range stands in one place.
+Its lower end admits what Python 3.10 gets, its upper end lies above what Python 3.13 gets.
 """
 
 from importlib import metadata
@@ -23,19 +23,18 @@ REQUIRED = {
     "PyYAML>=6,<7": "configuration files",
     "sentencepiece>=0.2.1,<0.3": "subword tokenizers",
     "jiwer>=4,<5": "alignment of words and characters for WER and CER",
-    "soundfile>=0.13,<0.15": "reading and writing audio files",
+    "soundfile>=0.13,<0.15": "reading and writing WAV, FLAC, OGG, MP3",
+    "av>=17,<20": "reading all other audio: G.722, AAC, Opus in MP4, video",
     "tensorboard>=2.19,<3": "training curves while a run goes on",
     "matplotlib>=3.10,<3.12": "plots of the report",
     "packaging>=24": "comparing versions in the doctor",
 }
 
 EXTRAS = {
-    "mini": {
-        "av>=16,<20": "reads G.722, the format of the recordings of egs/mini",
-        "espeakng-loader>=0.2.4,<0.3": "synthetic voices of egs/mini (espeak-ng as a library)",
-    },
-    "k2": {"k2>=1.24": "k2's lattices and losses; not on PyPI for these Pythons, see tools/install_k2.sh"},
-    "kaldifeat": {"kaldifeat==1.24": "a further backend for features; see tools/install_kaldifeat.sh"},
+    "mini": {"espeakng-loader>=0.2.4,<0.3": "synthetic voices for egs/mini (espeak-ng as a library)"},
+    # Not on PyPI in this form: tools/install_k2.sh and tools/install_kaldifeat.sh know the way.
+    "k2": {"k2>=1.24": "lattices and the pruned transducer loss of k2"},
+    "kaldifeat": {"kaldifeat==1.24": "a further backend for features"},
     "fst": {
         "kaldifst>=1.8,<1.9": "finite-state graphs for decoding",
         "kaldi-decoder>=0.3,<0.4": "decoding with them",
@@ -57,21 +56,18 @@ EXTRAS = {
 
 
 class Requirement(NamedTuple):
-    """One line of the tables and what is installed for it.
-
-    Attributes:
-        name: the distribution.
-        range: version specifier, such as ">=2.11,<2.12".
-        purpose: what it is for.
-        installed: its version here, or None.
-        ok: whether it is installed in a tested version.
-    """
+    """One line of the tables and what is installed for it."""
 
     name: str
+    """The distribution."""
     range: str
+    """Tested versions, such as ">=2.11,<2.12"."""
     purpose: str
+    """What it is for."""
     installed: str | None
+    """The version that is here, or None."""
     ok: bool
+    """Whether that is a tested version."""
 
 
 def check(extra: str | None = None) -> list[Requirement]:
