@@ -44,7 +44,9 @@ def embed(waveforms, lengths):
 def diarizer(**options):
     clustering = ClusteringConfig(**{k: options.pop(k) for k in list(options) if "speakers" in k})
     defaults = {"window": 2.0, "step": 0.5, "batch_size": 3, "median": 1, "min_clean": 0.2}
-    return Diarizer(segment, embed, SHIFT / RATE, RATE, DiarizeConfig(**defaults | options, clustering=clustering))
+    return Diarizer(
+        segment, embed, SHIFT / RATE, RATE, DiarizeConfig(**defaults | options, clustering=clustering)
+    )
 
 
 TURNS = [(0.5, 3.0, 1), (2.5, 4.5, 2), (5.0, 6.5, 4), (6.5, 8.0, 1), (8.5, 9.71, 2)]
@@ -77,7 +79,9 @@ def test_turns_end_with_the_recording():
     assert found == [Turn(0.0, 0.5, "speaker01")]
 
 
-@pytest.mark.parametrize("blocks", [[], [np.zeros(0, np.float32)], [np.zeros(7, np.float32)], [np.zeros(5000, "f")]])
+@pytest.mark.parametrize(
+    "blocks", [[], [np.zeros(0, np.float32)], [np.zeros(7, np.float32)], [np.zeros(5000, "f")]]
+)
 def test_nothing_to_hear(blocks):
     assert diarizer()(blocks) == []
 

@@ -74,4 +74,3 @@ def weighted_statistics(frames: Tensor, weights: Tensor) -> Tensor:
     variance = (weights * (frames - mean[:, None]).square()).sum(1)
     # The floor keeps the square root's gradient finite on constant channels.
     return torch.cat([mean, variance.clamp_min(1e-7).sqrt()], dim=-1)
-

@@ -1,0 +1,150 @@
+"""Speaker verification: learns embeddings by telling the training speakers apart."""
+
+import random
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from lhotse import CutSet
+from lhotse.cut import Cut
+from torch import Tensor
+
+from toolkit.data.batch import SpeakerBatch, read_audio
+from toolkit.errors import UserError
+from toolkit.files import atomic_write
+from toolkit.losses.margin import angular_margin_softmax, margin_at
+from toolkit.models.base import SpeechConfig, SpeechEncoder
+from toolkit.models.speaker import SpeakerHeadConfig, SpeakerModel
+from toolkit.optim.build import OptimConfig
+from toolkit.tasks.base import DataConfig, InitConfig, Task
+from toolkit.train.config import TrainConfig
+
+
+@dataclass
+class MarginConfig:
+    """Additive angular margin softmax."""
+
+    scale: float = 32.0
+    """What cosines are multiplied by."""
+    final: float = 0.2
+    """Margin in radians, once it is fully grown."""
+    start_update: int = 0
+    """The margin is 0 up to this update."""
+    end_update: int = 0
+    """The margin is fully grown from this update on."""
+    easy: bool = False
+    """No margin for utterances farther than 90 degrees from their speaker."""
+
+    def __post_init__(self) -> None:
+        if self.scale <= 0 or not 0 <= self.final < 1.57:
+            raise ValueError(f"scale must be positive, final in [0, 1.57), got {self.scale} and {self.final}")
+        if not 0 <= self.start_update <= self.end_update:
+            raise ValueError(
+                f"expected 0 <= start_update <= end_update, got {self.start_update} and {self.end_update}"
+            )
+
+
+@dataclass
+class SpeakerConfig:
+    """Speaker verification."""
+
+    task: Literal["speaker"] = "speaker"
+    """What is learned."""
+    seed: int = 0
+    """Of weights, order, crops and dropout."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Cuts of one speaker each; validation needs other cuts of the same speakers."""
+    crop_seconds: float = 3.0
+    """Longer cuts are cropped to this, at a random place; shorter ones are taken whole."""
+    speech: SpeechConfig = field(default_factory=SpeechConfig)
+    """The encoder; as in the pretrained model, if there is one."""
+    init: InitConfig = field(default_factory=InitConfig)
+    """The pretrained encoder."""
+    head: SpeakerHeadConfig = field(default_factory=SpeakerHeadConfig)
+    """From encoder layers to embeddings."""
+    margin: MarginConfig = field(default_factory=MarginConfig)
+    """The loss."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser and learning rate."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """The train loop."""
+
+    def __post_init__(self) -> None:
+        if self.crop_seconds <= 0:
+            raise ValueError(f"crop_seconds must be positive, got {self.crop_seconds}")
+
+
+class SpeakerTask(Task):
+    """Cuts with speakers -> embeddings -> angular margin softmax; see `loss` for the statistics."""
+
+    Config = SpeakerConfig
+
+    def prepare(self) -> None:
+        """Numbers the training speakers; a line of speakers.txt each."""
+        path = self.model_dir / "speakers.txt"
+        if not path.exists():
+            speakers = sorted({speaker_of(cut, self.config.data.train) for cut in self.training_cuts()})
+            if len(speakers) < 2:
+                raise UserError(
+                    f"{self.config.data.train}: found {len(speakers)} speaker, expected 2 or more"
+                )
+            with atomic_write(path) as file:
+                file.writelines(f"{speaker}\n" for speaker in speakers)
+
+    def build_model(self) -> SpeakerModel:
+        """A speaker model for the speakers of the model directory."""
+        path = self.model_dir / "speakers.txt"
+        if not path.is_file():
+            raise UserError(f"{path}: no such file, expected the speakers that the model was trained on")
+        speakers = path.read_text(encoding="utf-8").splitlines()
+        self.numbers = {speaker: number for number, speaker in enumerate(speakers)}
+        model = SpeakerModel(SpeechEncoder(self.config.speech), self.config.head, len(speakers))
+        # Nothing is masked here, and a parameter without gradient would stall training on several ranks.
+        model.speech.encoder.mask_embedding.requires_grad_(False)
+        return model
+
+    def collate(self, cuts: CutSet, rng: random.Random) -> SpeakerBatch:
+        """Random crops and their speakers."""
+        cuts = CutSet.from_cuts(crop(cut, self.config.crop_seconds, rng) for cut in cuts)
+        cuts, audio = read_audio(cuts, rng)
+        rows = [self._number(cut) for cut in cuts] or [0]
+        return SpeakerBatch(**audio, speakers=torch.tensor(rows))
+
+    def loss(self, model: torch.nn.Module, batch: SpeakerBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Margin softmax, summed over utterances; "accuracy" is the share that the model names rightly.
+
+        Validation is without a margin, so that its loss can be compared over the updates.
+        """
+        config = self.config.margin
+        margin = 0.0
+        if model.training:
+            margin = margin_at(self.update, config.final, config.start_update, config.end_update)
+        cosines = model(batch.waveforms, batch.lengths)
+        loss = angular_margin_softmax(cosines, batch.speakers, margin, config.scale, config.easy)
+        right = (cosines.argmax(-1) == batch.speakers).sum()
+        count = torch.tensor(len(cosines), device=loss.device)
+        return loss, {"accuracy": right, "margin": margin * count}, count
+
+    def _number(self, cut: Cut) -> int:
+        speaker = speaker_of(cut, "the training data")
+        if speaker not in self.numbers:
+            raise UserError(f"cut {cut.id}: found speaker {speaker!r}, expected one of the training data")
+        return self.numbers[speaker]
+
+
+def crop(cut: Cut, seconds: float, rng: random.Random) -> Cut:
+    """A random stretch of a cut that is longer than `seconds`; shorter ones stay as they are."""
+    if cut.duration <= seconds:
+        return cut
+    offset = rng.randint(0, int((cut.duration - seconds) * cut.sampling_rate)) / cut.sampling_rate
+    return cut.truncate(offset=offset, duration=seconds, preserve_id=True)
+
+
+def speaker_of(cut: Cut, source: str) -> str:
+    """The one speaker of a cut; raises UserError if there is none, or more than one."""
+    found = {segment.speaker for segment in cut.supervisions}
+    if len(found) != 1 or None in found:
+        raise UserError(
+            f"{source}: cut {cut.id} has speakers {sorted(map(str, found))}, expected exactly one"
+        )
+    return found.pop()
