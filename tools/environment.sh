@@ -35,7 +35,7 @@ make_environment() {
     enough_space "$venv" 7
     enough_space "${TMPDIR:-/tmp}" 4
     echo "Installing the toolkit and what it needs ($extras): PyTorch with its CUDA libraries takes 4.6 GB," \
-      "about 2.5 GB of it to download; a few minutes on a fast line."
+      "about 2.1 GB to download; a few minutes on a fast line."
   fi
   "$venv/bin/python" -m pip install --editable "${root}[$extras]" ||
     environment_error "pip could not install what is needed; see its lines above, then start again"

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -56,6 +57,27 @@ def test_a_package_that_does_not_import_is_wrong(tmp_path: Path, monkeypatch: py
     (finding,) = doctor.packages()
     assert finding.state == "wrong"
     assert "libnothing.so: cannot open" in finding.note
+
+
+def test_gpus_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    gpu = SimpleNamespace(name="Some GPU", major=7, minor=5, total_memory=16e9)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpu)
+    found = {finding.part: finding for finding in doctor.devices()}
+    assert found["cuda:0"].found == "Some GPU, 16 GB, sm_75, no bf16 (use fp16)"
+    assert found["NCCL"].state in ("OK", "missing")
+
+
+def test_low_limits_are_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9, total=1e8))
+    monkeypatch.setattr(doctor, "check", lambda extra=None: [])
+    found = {finding.part: finding for finding in doctor.limits([tmp_path / "not" / "there"])}
+    assert found[f"disk for {tmp_path / 'not' / 'there'}"].state == "low"
+    assert found["memory"].state in ("OK", "low")
+    doctor.main([])
 
 
 def test_check_knows_what_is_installed() -> None:

@@ -235,6 +235,22 @@ def test_without_python_one_line_says_what_is_missing(root: Path, tmp_path: Path
     assert not (tmp_path / "venv").exists()
 
 
+def test_python_without_venv_is_named(root: Path, tmp_path: Path) -> None:
+    python = tmp_path / "debian-python"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *ensurepip*) exit 1 ;; esac\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    run = environment(root, "make_environment mini", TOOLKIT_VENV=str(tmp_path / "venv"), PYTHON=str(python))
+    assert run.returncode == 2
+    assert "has no venv module" in run.stderr and "python3-venv" in run.stderr and run.stderr.count("\n") == 1
+
+
+def test_too_little_disk_is_said_first(root: Path, tmp_path: Path) -> None:
+    run = environment(root, f'enough_space "{tmp_path}" 1000000')
+    assert run.returncode == 2
+    assert "GB (1000000 needed)" in run.stdout
+    assert "GB free, 1000000 needed" in run.stderr
+
+
 def test_a_folder_that_is_no_environment_is_left_alone(root: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     run = environment(root, "make_environment mini", TOOLKIT_VENV=str(tmp_path))
