@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "ssl": BOTTOM | MODELS | {"models", "data", "decode", "export"},
     "tasks": BOTTOM | MODELS | {"models", "data", "decode", "export", "ssl", "optim"},
     "train": BOTTOM | {"config", "checkpoint", "optim"},
-    "report": BOTTOM | MODELS | {"models", "score"},
+    "report": BOTTOM | MODELS | {"models", "data", "decode", "score"},
     "score": set(),
     "toolkit": BOTTOM | {"models", "tasks"},
 }
@@ -54,15 +54,19 @@ UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"
 
 def files(*folders: str, suffix: str = "") -> list[Path]:
     """The files of these folders of the repository, without what runs leave behind."""
-    left = {"__pycache__", "data", "exp"}
     found = [
         path for folder in folders for path in sorted((ROOT / folder).rglob(f"*{suffix}")) if path.is_file()
     ]
-    return [path for path in found if path.is_relative_to(ROOT / "toolkit") or not left & set(path.parts)]
+    left = {"egs": {"__pycache__", "data", "exp"}}
+    return [
+        path
+        for path in found
+        if not left.get(path.relative_to(ROOT).parts[0], {"__pycache__"}) & set(path.parts)
+    ]
 
 
 def sources() -> list[Path]:
-    return [path for path in files("toolkit", suffix=".py") if "__pycache__" not in path.parts]
+    return files("toolkit", suffix=".py")
 
 
 def commands() -> list[str]:

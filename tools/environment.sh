@@ -13,6 +13,7 @@ case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
 
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 export PIP_DISABLE_PIP_VERSION_CHECK=1
+export PYTHONUNBUFFERED=1 # what a command says shows at once, in a pipe too
 
 make_environment() {
   if [ ! -e "$venv" ]; then
