@@ -54,6 +54,11 @@ def ratio_interval(
     return interval(ratio(sums[:, 0], sums[:, 1]))
 
 
+def or_none(value: float) -> float | None:
+    """A number for JSON, which has no nan."""
+    return None if np.isnan(value) else value
+
+
 def ratio(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
     """Element-wise quotient, nan where the denominator is 0."""
     return np.divide(numerators, denominators, out=np.full(len(numerators), np.nan), where=denominators > 0)

@@ -6,12 +6,13 @@ DER is that of NIST's md-eval (RT-09 evaluation plan); JER that of the second DI
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from toolkit.score.bootstrap import ratio_interval
+from toolkit.score.bootstrap import or_none, ratio_interval
 from toolkit.score.errors import ScoreError
 from toolkit.score.formats import Regions, Turn
 
@@ -126,7 +127,7 @@ class DerResult:
         """How many recordings have no turn in the hypothesis."""
         return sum(not recording.timeline.hyp_names for recording in self.recordings)
 
-    @property
+    @cached_property
     def der_interval(self) -> tuple[float, float]:
         """The 95 % interval of the DER over recordings; nan for a single one."""
         if len(self.recordings) == 1:
@@ -149,8 +150,8 @@ class DerResult:
         return {
             "metric": "der",
             "der": self.der,
-            "der_low": None if np.isnan(low) else low,
-            "der_high": None if np.isnan(high) else high,
+            "der_low": or_none(low),
+            "der_high": or_none(high),
             "miss": self.total("missed") / scored,
             "false_alarm": self.total("false_alarm") / scored,
             "confusion": self.total("confusion") / scored,
@@ -168,7 +169,7 @@ class DerResult:
             "recordings": [
                 {
                     "recording": recording.name,
-                    "der": recording.der if recording.scored else None,
+                    "der": or_none(recording.der),
                     "jer": recording.jer,
                     "scored_time": recording.scored,
                     "missed_time": recording.missed,

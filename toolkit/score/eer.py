@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from toolkit.score.bootstrap import interval
+from toolkit.score.bootstrap import interval, or_none
 from toolkit.score.errors import ScoreError
 
 BINS = 4096  # more distinct scores than this are pooled, for the bootstrap alone
@@ -80,8 +80,8 @@ class EerResult:
         content: dict[str, Any] = {
             "metric": "eer",
             "eer": self.eer,
-            "eer_low": self.eer_interval[0],
-            "eer_high": self.eer_interval[1],
+            "eer_low": or_none(self.eer_interval[0]),
+            "eer_high": or_none(self.eer_interval[1]),
             "eer_threshold": self.threshold,
             "cllr": self.cllr,
             "cllr_min": self.cllr_min,

@@ -115,14 +115,9 @@ def _by_recording(transcripts: Transcripts, channels: dict[str, set[str]]) -> di
     """One text for each recording (and channel, where it has several), pieces in order of time."""
     if not transcripts.timed:
         return transcripts.utterances
-    units: dict[str, list[Piece]] = {}
-    for piece in sorted(transcripts.pieces, key=lambda piece: piece.start):
-        several = len(channels[piece.recording]) > 1
-        units.setdefault(f"{piece.recording}-{piece.channel}" if several else piece.recording, []).append(
-            piece
-        )
     joined = {}
-    for name, pieces in units.items():
+    for (recording, channel), pieces in _grouped(transcripts.pieces).items():
+        name = f"{recording}-{channel}" if len(channels[recording]) > 1 else recording
         speakers = {piece.speaker for piece in pieces}
         speaker = speakers.pop() if len(speakers) == 1 else None
         text = " ".join(piece.text for piece in pieces if piece.text)
@@ -164,10 +159,11 @@ def _by_segment(ref: Transcripts, hyp: Transcripts) -> tuple[dict[str, Utterance
 
 
 def _grouped(pieces: Iterable[Piece]) -> dict[tuple[str, str], list[Piece]]:
+    """(recording, channel) -> its pieces in order of time."""
     groups: dict[tuple[str, str], list[Piece]] = {}
-    for piece in sorted(pieces, key=lambda piece: piece.start):
+    for piece in pieces:
         groups.setdefault((piece.recording, piece.channel), []).append(piece)
-    return groups
+    return {key: sorted(group, key=lambda piece: piece.start) for key, group in groups.items()}
 
 
 def _segment_id(piece: Piece) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import jiwer
 import numpy as np
 
-from toolkit.score.bootstrap import interval, ratio, ratio_interval, resampled_sums
+from toolkit.score.bootstrap import interval, or_none, ratio, ratio_interval, resampled_sums
 from toolkit.score.errors import ScoreError
 
 LETTERS = {"equal": "C", "substitute": "S", "delete": "D", "insert": "I"}
@@ -128,14 +128,14 @@ class WerResult:
 
     def confusions(self, letter: str, top: int) -> list[tuple[str, str, int]]:
         """The `top` most frequent (reference word, hypothesis word, count) of an operation S, D or I."""
-        pairs = Counter(
-            (ref, hyp)
-            for utterance in self.utterances
-            for ref, hyp, operation in utterance.columns()
-            if operation == letter
-        )
-        ranked = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
-        return [(*pair, count) for pair, count in ranked[:top]]
+        pairs = ((ref, hyp, count) for (ref, hyp, op), count in self._columns.items() if op == letter)
+        return sorted(pairs, key=lambda row: (-row[2], row[:2]))[:top]
+
+    @cached_property
+    def _columns(self) -> Counter[tuple[str, str, str]]:
+        """How often each column of the alignments occurs, correct ones left out."""
+        columns = (column for utterance in self.utterances for column in utterance.columns())
+        return Counter(column for column in columns if column[2] != "C")
 
     def details(self) -> Iterator[str]:
         """Yields four lines an utterance: ref, hyp, op and #csid, as Kaldi's `per_utt` files have them."""
@@ -155,11 +155,11 @@ class WerResult:
         return {
             "metric": "wer",
             "wer": words.rate,
-            "wer_low": wer_low,
-            "wer_high": wer_high,
+            "wer_low": or_none(wer_low),
+            "wer_high": or_none(wer_high),
             "cer": characters.rate,
-            "cer_low": cer_low,
-            "cer_high": cer_high,
+            "cer_low": or_none(cer_low),
+            "cer_high": or_none(cer_high),
             "ser": self.sentence_errors / len(self.utterances),
             "utterances": len(self.utterances),
             "sentence_errors": self.sentence_errors,
@@ -183,7 +183,7 @@ class WerResult:
                     "substitutions": counts.substitutions,
                     "deletions": counts.deletions,
                     "insertions": counts.insertions,
-                    "wer": counts.rate if counts.length else None,
+                    "wer": or_none(counts.rate),
                 }
                 for name, (number, counts) in self.speakers().items()
             ],
@@ -277,17 +277,17 @@ class Comparison:
     p_one_sided: float
     p_two_sided: float
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float | None]:
         """The keys that `--baseline` adds to `--json`."""
         low, high = self.baseline.wer_interval
         return {
             "baseline_wer": self.baseline.wer,
-            "baseline_wer_low": low,
-            "baseline_wer_high": high,
+            "baseline_wer_low": or_none(low),
+            "baseline_wer_high": or_none(high),
             "baseline_cer": self.baseline.cer,
             "wer_difference": self.difference,
-            "wer_difference_low": self.low,
-            "wer_difference_high": self.high,
+            "wer_difference_low": or_none(self.low),
+            "wer_difference_high": or_none(self.high),
             "probability_of_improvement": self.probability_of_improvement,
             "p_one_sided": self.p_one_sided,
             "p_two_sided": self.p_two_sided,
@@ -317,7 +317,7 @@ def compare(result: WerResult, baseline: WerResult) -> Comparison:
         difference=result.wer - baseline.wer,
         low=low,
         high=high,
-        probability_of_improvement=float(np.mean(draws < 0)),
+        probability_of_improvement=np.count_nonzero(draws < 0) / max(1, len(draws)),
         p_one_sided=not_better,
         p_two_sided=min(1.0, 2 * min(not_better, not_worse)),
     )
