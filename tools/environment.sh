@@ -6,7 +6,7 @@
 #   use_environment              the same for a recipe: one that is there already, or a line that says how to make it.
 #
 # The environment is the one that TOOLKIT_VENV names, else .venv in the repository. What is complete is left as it is:
-# no pip call, no network. Works with bash 3.2 and later.
+# no pip call, no network. Written for bash 3.2 and later.
 
 venv=${TOOLKIT_VENV:-$root/.venv}
 case $venv in /*) ;; *) venv=$PWD/$venv ;; esac

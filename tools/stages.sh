@@ -27,7 +27,7 @@
 # files. So list as inputs the configuration and the files of earlier stages that a stage reads: what depends on a change
 # is then redone, and nothing else.
 #
-# Works with bash 3.2 and later.
+# Written for bash 3.2 and later.
 
 set -u
 
@@ -53,7 +53,6 @@ stage() {
     '' | *[!a-z0-9_-]* | [0-9]*) stage_error "stage name '$1': expected small letters, digits, _ and -, first a letter" ;;
   esac
   [ $# -ge 3 ] || stage_error "stage $1: expected a name, a description and a function"
-  local function=$3
   stage_names+=("$1") stage_texts+=("$2") stage_functions+=("$3")
   shift 3
   local inputs=''
@@ -61,118 +60,119 @@ stage() {
   stage_inputs+=("$inputs")
 }
 
+# Bash shows the local variables of a function to what it calls. So those of the four functions below, which lead to the
+# recipe's own, begin with _, and a recipe's variables should not.
+
 # run_stages "$@": reads the command line of the recipe and runs what it asks for.
 run_stages() {
-  local first=1 last=${#stage_names[@]} help=false force=false named=' ' words=("$@")
+  local _first=1 _last=${#stage_names[@]} _help=false _force=false _named=' ' _words=("$@") _index
   while [ $# -gt 0 ]; do
     case $1 in
       --stage | --stop-stage)
         [ $# -ge 2 ] || stage_error "$1: expected a stage number or name after it"
-        stage_number "$1" "$2"
-        if [ "$1" = --stage ]; then first=$number; else last=$number; fi
+        _index=$(stage_number "$1" "$2") || exit
+        if [ "$1" = --stage ]; then _first=$_index; else _last=$_index; fi
         shift
         ;;
       --quick) ;;
-      --force) force=true ;;
-      -h | --help) help=true ;;
+      --force) _force=true ;;
+      -h | --help) _help=true ;;
       -*) stage_error "$1: unknown option; expected --quick, --stage N, --stop-stage M, --force, --help or stage names" ;;
       *)
-        stage_number "argument" "$1"
-        named="$named$number "
+        _index=$(stage_number argument "$1") || exit
+        _named="$_named$_index "
         ;;
     esac
     shift
   done
-  if $help; then
+  if $_help; then
     stage_help
     return
   fi
   [ -n "${exp:-}" ] || stage_error "the recipe must set exp, the experiment folder"
   use_environment
-  local index
-  for ((index = first; index <= last; index++)); do
-    if [ "$named" = ' ' ] || [[ $named == *" $index "* ]]; then
-      run_stage "$index" "$force" "$stage_command${words[*]+ ${words[*]}}"
+  for ((_index = _first; _index <= _last; _index++)); do
+    if [ "$_named" = ' ' ] || [[ $_named == *" $_index "* ]]; then
+      run_stage "$_index" "$_force" "$stage_command${_words[*]+ ${_words[*]}}"
     fi
   done
 }
 
-# run_stage INDEX FORCE COMMAND: one stage, from 1, unless its stamp says that it is done.
+# run_stage INDEX FORCE COMMAND: one stage, unless its stamp says that it is done. COMMAND is what the user typed.
 run_stage() {
-  local index=$1 force=$2 name=${stage_names[$1 - 1]} function=${stage_functions[$1 - 1]}
-  local label="stage $index/${#stage_names[@]} $name" stamp="$exp/.stages/$name"
-  local key before='' fresh=false start status
-  key=$(stage_key "$index") || exit 2
-  if [ -f "$stamp" ]; then before=$(cat "$stamp"); fi
-  if [ "$before" = "done $key" ] && ! $force; then
-    echo "=== $label: done before (--force does it again)"
+  local _name=${stage_names[$1 - 1]} _function=${stage_functions[$1 - 1]} _key _before='' _start _status fresh=false
+  local _label="stage $1/${#stage_names[@]} $_name" _stamp="$exp/.stages/$_name"
+  _key=$(stage_key "$1") || exit 2
+  if [ -f "$_stamp" ]; then _before=$(cat "$_stamp"); fi
+  if [ "$_before" = "done $_key" ] && ! $2; then
+    echo "=== $_label: done before (--force does it again)"
     return
   fi
   # shellcheck disable=SC2034  # fresh is for the stage's function
-  if $force || { [ -n "$before" ] && [ "${before#* }" != "$key" ]; }; then fresh=true; fi
+  if $2 || { [ -n "$_before" ] && [ "${_before#* }" != "$_key" ]; }; then fresh=true; fi
   mkdir -p "$exp/.stages" || exit 2
-  echo "=== $label: ${stage_texts[index - 1]} ($(date '+%H:%M:%S'))"
-  echo "begun $key" > "$stamp"
-  start=$SECONDS
+  echo "=== $_label: ${stage_texts[$1 - 1]} ($(date '+%H:%M:%S'))"
+  echo "begun $_key" > "$_stamp"
+  _start=$SECONDS
   # Not in a condition: bash ignores `set -e` in whatever stands in one.
   (
     set -euo pipefail
-    "$function"
+    "$_function"
   )
-  status=$?
-  if [ $status -ne 0 ]; then
-    echo "=== $label: stopped with exit code $status after $(stage_clock $((SECONDS - start)));" \
+  _status=$?
+  if [ $_status -ne 0 ]; then
+    echo "=== $_label: stopped with exit code $_status after $(stage_clock $((SECONDS - _start)));" \
       "to go on from here: $3" >&2
-    exit $status
+    exit $_status
   fi
-  echo "done $key" > "$stamp"
-  stage_time "$name" $((SECONDS - start))
-  echo "=== $label: done in $(stage_clock $((SECONDS - start)))"
+  echo "done $_key" > "$_stamp"
+  stage_time "$_name" $((SECONDS - _start))
+  echo "=== $_label: done in $(stage_clock $((SECONDS - _start)))"
 }
 
-# Sets number to the number of the stage that the word stands for, by number or name.
-stage_number() {
-  local index
-  for ((index = 1; index <= ${#stage_names[@]}; index++)); do
-    if [ "$2" = "$index" ] || [ "$2" = "${stage_names[index - 1]}" ]; then
-      number=$index
-      return
-    fi
-  done
-  stage_error "$1 $2: no such stage; expected 1 to ${#stage_names[@]} or one of: ${stage_names[*]}"
-}
-
-# Prints a checksum of all that the stage's result depends on.
+# Prints a checksum of all that the result of stage INDEX depends on.
 stage_key() {
-  local input text
-  text="quick=$quick"$'\n'$(stage_code "${stage_functions[$1 - 1]}") || return
-  while IFS= read -r input; do
-    [ -n "$input" ] || continue
-    [ -f "$input" ] || stage_error "$input: no such file, needed by stage ${stage_names[$1 - 1]}; run the stages before it"
-    text="$text"$'\n'$(cksum "$input") || return
+  local _input _text
+  _text="quick=$quick"$'\n'$(stage_code "${stage_functions[$1 - 1]}") || return
+  while IFS= read -r _input; do
+    [ -n "$_input" ] || continue
+    [ -f "$_input" ] || stage_error "$_input: no such file, needed by stage ${stage_names[$1 - 1]}; run the stages before it"
+    _text="$_text"$'\n'$(cksum "$_input") || return
   done <<< "${stage_inputs[$1 - 1]}"
-  printf '%s' "$text" | cksum | tr ' ' '-'
+  printf '%s' "$_text" | cksum | tr ' ' '-'
 }
 
 # Prints the function, the recipe's functions that it calls, and the values of the variables in them.
 stage_code() {
-  local todo="$1" seen=' ' body word
-  while [ -n "$todo" ]; do
-    word=${todo%% *} todo=${todo#"${todo%% *}"} todo=${todo# }
-    if [[ $seen == *" $word "* ]]; then continue; fi
-    seen="$seen$word "
-    body=$(declare -f "$word") || stage_error "$word: no such function in $(basename "$0")"
-    printf '%s\n' "$body"
-    for word in $(printf '%s' "$body" | grep -oE '[A-Za-z_][A-Za-z0-9_-]*' | sort -u); do
-      if declare -F "$word" > /dev/null && [[ $word != stage* && $word != run_stage* ]]; then
-        todo="${todo:+$todo }$word"
+  local _todo="$1" _seen=' ' _body _word
+  while [ -n "$_todo" ]; do
+    _word=${_todo%% *} _todo=${_todo#"${_todo%% *}"} _todo=${_todo# }
+    if [[ $_seen == *" $_word "* ]]; then continue; fi
+    _seen="$_seen$_word "
+    _body=$(declare -f "$_word") || stage_error "$_word: no such function in $(basename "$0")"
+    printf '%s\n' "$_body"
+    for _word in $(printf '%s' "$_body" | grep -oE '[A-Za-z_][A-Za-z0-9_-]*' | sort -u); do
+      if declare -F "$_word" > /dev/null && [[ $_word != stage* && $_word != run_stage* ]]; then
+        _todo="${_todo:+$_todo }$_word"
       fi
     done
-    for word in $(printf '%s' "$body" | grep -oE '\$\{?[#!]?[A-Za-z_][A-Za-z0-9_]*' | tr -d '${#!' | sort -u); do
-      case $word in fresh | SECONDS | RANDOM | LINENO) continue ;; esac
-      declare -p "$word" 2> /dev/null || true
+    for _word in $(printf '%s' "$_body" | grep -oE '\$\{?[#!]?[A-Za-z][A-Za-z0-9_]*' | tr -d '${#!' | sort -u); do
+      case $_word in fresh | SECONDS | RANDOM | LINENO) continue ;; esac
+      declare -p "$_word" 2> /dev/null || true
     done
   done
+}
+
+# stage_number WHAT WORD: prints the number of the stage that the word stands for, by number or name.
+stage_number() {
+  local index
+  for ((index = 1; index <= ${#stage_names[@]}; index++)); do
+    if [ "$2" = "$index" ] || [ "$2" = "${stage_names[index - 1]}" ]; then
+      echo "$index"
+      return
+    fi
+  done
+  stage_error "$1 $2: no such stage; expected 1 to ${#stage_names[@]} or one of: ${stage_names[*]}"
 }
 
 # Sets the seconds of a stage in times.jsonl, one object a line, in the order of the recipe.

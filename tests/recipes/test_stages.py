@@ -152,6 +152,28 @@ def test_fresh_tells_work_to_drop_from_work_to_resume(recipe: Recipe) -> None:
     assert recipe.log("last", "--quick") == ["last fresh=false"]
 
 
+def test_a_recipe_may_use_any_name_for_its_variables(recipe: Recipe) -> None:
+    names = [
+        "name",
+        "index",
+        "key",
+        "label",
+        "start",
+        "status",
+        "force",
+        "function",
+        "text",
+        "word",
+        "number",
+    ]
+    recipe.edit("count=5;", " ".join(f"{name}=mine" for name in names) + "; count=5;")
+    recipe.edit("last() {", "last() { note last " + " ".join(f"${name}" for name in names) + ";")
+    assert recipe.log("last")[0] == "last" + " mine" * len(names)
+    assert recipe.ran("last") == []
+    recipe.edit("word=mine", "word=yours")
+    assert recipe.ran("last") == ["last", "last"]
+
+
 def test_failing_stage_stops_with_its_code_and_says_how_to_go_on(recipe: Recipe) -> None:
     recipe.edit(
         '"$exp/numbers" > "$exp/sum"', '"$exp/numbers" > "$exp/sum"\n  (exit 7)\n  touch "$exp/not-reached"'
