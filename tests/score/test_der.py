@@ -117,6 +117,15 @@ def test_what_is_scored_without_a_uem() -> None:
     assert der.score(ref, hyp, uem={"a": [(4, 11)]}).der == pytest.approx(2 / 5)
     # Regions of a UEM may overlap: what both cover is scored once.
     assert der.score(ref, hyp, uem={"a": [(4, 9), (8, 11)]}).der == pytest.approx(2 / 5)
+    assert der.score(ref | {"b": ref["a"]}, hyp, uem={"a": [(4, 11)]}).outside_uem == 1
+
+
+def test_rounding_errors_are_no_speech() -> None:
+    """0.1 + 0.2 lies behind 0.3, where the region begins; ben is not a speaker there."""
+    ref = {"a": [Turn(0.1, 0.1 + 0.2, "ben"), Turn(0.3, 1, "anna")]}
+    result = der.score(ref, {"a": [Turn(0.3, 1, "1")]}, uem={"a": [(0.3, 1.0)]})
+    assert parts(result) == {"a": [pytest.approx(0.7), 0, 0, 0]}
+    assert result.jer == 0 and result.recordings[0].ref_speakers == 1
 
 
 def test_recordings_without_speech() -> None:

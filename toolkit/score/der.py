@@ -1,8 +1,4 @@
-"""Diarization and Jaccard error rates, computed exactly on the boundaries of the segments.
-
-DER is that of NIST's md-eval (RT-09 evaluation plan); JER that of the second DIHARD challenge (Ryant et al.
-2019).
-"""
+"""Diarization and Jaccard error rates of a set of recordings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,83 +6,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from toolkit.score.bootstrap import or_none, ratio_interval
 from toolkit.score.errors import ScoreError
 from toolkit.score.formats import Regions, Turn
+from toolkit.score.recording import Recording, score_recording
 
 EXTENTS = ("both", "reference")
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """A recording cut at every boundary, so that nothing changes within a piece.
-
-    Attributes:
-        edges: (num_pieces + 1,) seconds.
-        ref_names, hyp_names: the speakers, in the order of the columns.
-        ref, hyp: (num_pieces, num_speakers) bool, who speaks.
-        scored: (num_pieces,) bool.
-        mapping: hypothesis speaker -> reference speaker.
-        missed, false_alarms, confused: (num_pieces,) int, the numbers of speakers.
-    """
-
-    edges: np.ndarray
-    ref_names: list[str]
-    hyp_names: list[str]
-    ref: np.ndarray
-    hyp: np.ndarray
-    scored: np.ndarray
-    mapping: dict[str, str]
-    missed: np.ndarray
-    false_alarms: np.ndarray
-    confused: np.ndarray
-
-    def lines(self) -> Iterator[str]:
-        """Yields a line for each piece with any speaker; `hyp=ref` shows how a speaker is mapped."""
-        names = np.array(self.ref_names, dtype=object)
-        heard = [f"{name}={self.mapping[name]}" if name in self.mapping else name for name in self.hyp_names]
-        hyp_names = np.array(heard, dtype=object)
-        for piece in np.flatnonzero(self.ref.any(axis=1) | self.hyp.any(axis=1)):
-            start, end = self.edges[piece : piece + 2]
-            ref = ",".join(names[self.ref[piece]]) or "-"
-            hyp = ",".join(hyp_names[self.hyp[piece]]) or "-"
-            counts = f"{self.missed[piece]} {self.false_alarms[piece]} {self.confused[piece]}"
-            yield f"{start:.6f} {end:.6f} {ref} {hyp} {int(self.scored[piece])} {counts}"
-
-
-@dataclass(frozen=True)
-class Recording:
-    """What one recording adds up to; times are speaker time in seconds (two speakers at once count twice).
-
-    Attributes:
-        scored: speaker time of the reference in the scored regions.
-        missed, false_alarm, confusion: the three parts of the error.
-        speaker_jers: reference speaker -> Jaccard error rate.
-        jer: their mean; 1 for a recording in which only the hypothesis has speech, 0 where nobody has.
-        ref_speakers, hyp_speakers: how many have speech in the evaluated regions.
-    """
-
-    name: str
-    scored: float
-    missed: float
-    false_alarm: float
-    confusion: float
-    speaker_jers: dict[str, float]
-    jer: float
-    ref_speakers: int
-    hyp_speakers: int
-    timeline: Timeline
-
-    @property
-    def errors(self) -> float:
-        return self.missed + self.false_alarm + self.confusion
-
-    @property
-    def der(self) -> float:
-        """nan where the reference has no speech to score."""
-        return self.errors / self.scored if self.scored else float("nan")
 
 
 @dataclass(frozen=True)
@@ -95,12 +21,14 @@ class DerResult:
 
     Attributes:
         recordings: sorted by name.
+        outside_uem: how many recordings of the reference the UEM does not name; they are not scored.
         collar, skip_overlap: as scored.
         extent: what was scored: "uem", or as given where there was no UEM.
         replications, seed: of the bootstrap, which draws recordings with replacement.
     """
 
     recordings: list[Recording]
+    outside_uem: int
     collar: float
     skip_overlap: bool
     extent: str
@@ -161,6 +89,7 @@ class DerResult:
             "false_alarm_time": self.total("false_alarm"),
             "confusion_time": self.total("confusion"),
             "recordings_without_hypothesis": self.without_hypothesis,
+            "recordings_outside_uem": self.outside_uem,
             "collar": self.collar,
             "skip_overlap": self.skip_overlap,
             "extent": self.extent,
@@ -224,109 +153,16 @@ def score(
     recordings = []
     for name in sorted(ref if uem is None else uem):
         ref_turns, hyp_turns = ref.get(name, ()), hyp.get(name, ())
-        spans = [*ref_turns, *hyp_turns] if extent == "both" else ref_turns
-        if uem is not None:
-            regions = uem[name]
-        else:
-            regions = [(min(turn.start for turn in spans), max(turn.end for turn in spans))] if spans else []
-        recordings.append(_score_recording(name, ref_turns, hyp_turns, regions, collar, skip_overlap))
+        regions = uem[name] if uem is not None else _extent(ref_turns, hyp_turns if extent == "both" else ())
+        recordings.append(score_recording(name, ref_turns, hyp_turns, regions, collar, skip_overlap))
     if not any(recording.scored for recording in recordings):
         raise ScoreError(f"found no reference speech to score in {len(recordings)} recordings, expected some")
+    outside = 0 if uem is None else len(ref.keys() - uem.keys())
     kind = "uem" if uem is not None else extent
-    return DerResult(recordings, collar, skip_overlap, kind, replications, seed)
+    return DerResult(recordings, outside, collar, skip_overlap, kind, replications, seed)
 
 
-def _score_recording(
-    name: str,
-    ref: Sequence[Turn],
-    hyp: Sequence[Turn],
-    regions: Sequence[tuple[float, float]],
-    collar: float,
-    skip_overlap: bool,
-) -> Recording:
-    """Cuts the recording at every boundary; between two of them nothing changes, so sums are exact."""
-    boundaries = [time for turn in ref for time in turn[:2]]
-    collars = [(time - collar, time + collar) for time in boundaries] if collar else []
-    edges = np.unique(
-        [*boundaries, *(t for turn in hyp for t in turn[:2]), *np.ravel(regions), *np.ravel(collars)]
-    )
-    durations = np.diff(edges)
-    ref_names, hyp_names = (sorted({turn.speaker for turn in turns}) for turns in (ref, hyp))
-    ref_turns, hyp_turns = _active(ref, ref_names, edges), _active(hyp, hyp_names, edges)
-    ref_active, hyp_active = ref_turns > 0, hyp_turns > 0
-
-    evaluated = _covered(regions, edges)
-    scored = evaluated & ~_covered(collars, edges)
-    if skip_overlap:
-        # Turns, not speakers, are counted, as md-eval does.
-        scored &= ref_turns.sum(axis=1) < 2
-    # Seconds together, (num_ref, num_hyp), where evaluated: md-eval maps without the collar.
-    together = (ref_active * (durations * evaluated)[:, None]).T @ hyp_active
-    pairs = list(zip(*linear_sum_assignment(together, maximize=True), strict=True))
-
-    num_ref, num_hyp = ref_active.sum(axis=1), hyp_active.sum(axis=1)
-    correct = sum(
-        (ref_active[:, i] & hyp_active[:, j] for i, j in pairs), np.zeros(len(durations), dtype=int)
-    )
-    timeline = Timeline(
-        edges=edges,
-        ref_names=ref_names,
-        hyp_names=hyp_names,
-        ref=ref_active,
-        hyp=hyp_active,
-        scored=scored,
-        mapping={hyp_names[j]: ref_names[i] for i, j in pairs if together[i, j] > 0},
-        missed=np.maximum(num_ref - num_hyp, 0),
-        false_alarms=np.maximum(num_hyp - num_ref, 0),
-        confused=np.minimum(num_ref, num_hyp) - correct,
-    )
-    ref_time, hyp_time = ((durations * evaluated) @ active for active in (ref_active, hyp_active))
-    jers = _jaccard_errors(together, ref_time, hyp_time)
-    seconds = durations * scored
-    return Recording(
-        name=name,
-        scored=float(seconds @ num_ref),
-        missed=float(seconds @ timeline.missed),
-        false_alarm=float(seconds @ timeline.false_alarms),
-        confusion=float(seconds @ timeline.confused),
-        speaker_jers={
-            ref_names[i]: float(jer) for i, jer in zip(np.flatnonzero(ref_time), jers, strict=True)
-        },
-        jer=float(np.mean(jers)) if len(jers) else float(hyp_time.any()),
-        ref_speakers=int(np.count_nonzero(ref_time)),
-        hyp_speakers=int(np.count_nonzero(hyp_time)),
-        timeline=timeline,
-    )
-
-
-def _active(turns: Sequence[Turn], speakers: Sequence[str], edges: np.ndarray) -> np.ndarray:
-    """How many turns of each speaker are open between edges, (num_edges - 1, num_speakers) int."""
-    column = {speaker: place for place, speaker in enumerate(speakers)}
-    columns = [column[turn.speaker] for turn in turns]
-    change = np.zeros((len(edges), len(speakers)), dtype=np.int64)
-    np.add.at(change, (np.searchsorted(edges, [turn.start for turn in turns]), columns), 1)
-    np.add.at(change, (np.searchsorted(edges, [turn.end for turn in turns]), columns), -1)
-    return np.cumsum(change, axis=0)[:-1]
-
-
-def _covered(regions: Sequence[tuple[float, float]], edges: np.ndarray) -> np.ndarray:
-    """Whether any region covers the stretch between neighbouring edges, (num_edges - 1,) bool."""
-    return _active([Turn(start, end, "") for start, end in regions], [""], edges)[:, 0] > 0
-
-
-def _jaccard_errors(together: np.ndarray, ref_time: np.ndarray, hyp_time: np.ndarray) -> np.ndarray:
-    """The Jaccard error rate of each reference speaker, under the mapping that makes their sum smallest.
-
-    Speakers who say nothing in the evaluated regions do not exist.
-
-    Args:
-        together: (num_ref, num_hyp) seconds in which both speak.
-        ref_time, hyp_time: (num_ref,) and (num_hyp,) seconds of speech.
-    """
-    together = together[np.ix_(ref_time > 0, hyp_time > 0)]
-    union = ref_time[ref_time > 0][:, None] + hyp_time[hyp_time > 0] - together
-    errors = 1 - together / union
-    rows, columns = linear_sum_assignment(errors)
-    jers = np.ones(len(together))
-    jers[rows] = errors[rows, columns]
-    return jers
+def _extent(*sides: Sequence[Turn]) -> list[tuple[float, float]]:
+    """From the first to the last boundary of all turns."""
+    turns = [turn for side in sides for turn in side]
+    return [(min(turn.start for turn in turns), max(turn.end for turn in turns))] if turns else []

@@ -149,6 +149,10 @@ def der_table(result: "DerResult") -> str:
         f"collar {result.collar:g} s on each side, overlap {overlap}, "
         f"scored regions: {result.extent}{interval}",
     ]
+    if result.outside_uem:
+        blocks.append(
+            f"recordings of the reference that the UEM does not name, not scored: {result.outside_uem}"
+        )
     if result.without_hypothesis:
         blocks.append(
             f"recordings without a hypothesis, their speech counted as missed: {result.without_hypothesis}"
