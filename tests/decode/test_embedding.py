@@ -55,11 +55,18 @@ def test_store_that_is_none(tmp_path):
 
 def test_cosines_agree_with_sklearn():
     rng = np.random.default_rng(1)
-    enroll = Embeddings(list("abc"), rng.standard_normal((3, 8)).astype("f"))
-    test = Embeddings(list("defg"), rng.standard_normal((4, 8)).astype("f"))
-    pairs = [(i, j) for i in range(3) for j in range(4)]
-    expected = cosine_similarity(enroll.vectors, test.vectors).ravel()
-    np.testing.assert_allclose(list(cosine_scores(enroll, test, pairs, at_once=5)), expected, atol=1e-6)
+    embeddings = Embeddings(list("abcd"), rng.standard_normal((4, 8)).astype("f"))
+    pairs = [(i, j) for i in range(4) for j in range(4)]
+    expected = cosine_similarity(embeddings.vectors).ravel()
+    np.testing.assert_allclose(list(cosine_scores(embeddings, pairs, at_once=5)), expected, atol=1e-6)
+
+
+def test_stack():
+    stacked = Embeddings.stack(list("abc"), [np.ones((2, 3), "f"), np.zeros((1, 3), "f")])
+    assert stacked.vectors.tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
+    assert Embeddings.stack([], []).vectors.shape == (0, 0)
+    with pytest.raises(UserError, match="1 ids stand for two recordings or more, such as 'a'"):
+        Embeddings.stack(list("aba"), [np.zeros((3, 2), "f")])
 
 
 def test_centring():

@@ -154,13 +154,18 @@ def windows(blocks: Iterable[np.ndarray], size: int, step: int) -> Iterator[np.n
     >>> [w.tolist() for w in windows([np.arange(3), np.arange(3, 7)], size=4, step=2)]
     [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6]]
     """
-    held = np.zeros(0, dtype=np.float32)
-    covered = 0
+    parts: list[np.ndarray] = []
+    count = covered = 0
     for block in blocks:
-        held = np.concatenate([held, block]) if len(held) else block
-        while len(held) >= size:
-            yield held[:size]
-            covered = size - step
-            held = held[step:]
-    if len(held) > covered:
-        yield held
+        parts.append(block)
+        count += len(block)
+        # Blocks may be tiny, so that they are joined only when they fill a window.
+        if count >= size:
+            held = np.concatenate(parts)
+            while len(held) >= size:
+                yield held[:size]
+                covered = size - step
+                held = held[step:]
+            parts, count = [held], len(held)
+    if count > covered:
+        yield np.concatenate(parts)

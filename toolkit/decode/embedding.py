@@ -3,6 +3,7 @@
 Dimensions: B recordings of a batch, S samples, N embeddings, D embedding size.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,14 @@ class Embeddings:
 
     ids: list[str]
     vectors: np.ndarray
+
+    @staticmethod
+    def stack(ids: list[str], vectors: Sequence[np.ndarray]) -> "Embeddings":
+        """Joins embeddings (N_i, D) of different batches; raises UserError if two have the same id."""
+        twice = [name for name, count in Counter(ids).items() if count > 1]
+        if twice:
+            raise UserError(f"{len(twice)} ids stand for two recordings or more, such as {twice[0]!r}")
+        return Embeddings(ids, np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32))
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -61,14 +70,14 @@ class Embeddings:
 
 
 def cosine_scores(
-    enroll: Embeddings, test: Embeddings, pairs: Iterable[tuple[int, int]], at_once: int = 65536
+    embeddings: Embeddings, pairs: Iterable[tuple[int, int]], at_once: int = 65536
 ) -> Iterator[float]:
-    """Cosine of each pair (row of `enroll`, row of `test`), in order; memory stays flat in their number."""
-    first, second = normalize(enroll.vectors), normalize(test.vectors)
+    """The cosine of each pair of rows, in order; holds `at_once` pairs in memory."""
+    units = normalize(embeddings.vectors)
     pairs = iter(pairs)
     while block := list(islice(pairs, at_once)):
         a, b = np.array(block).T
-        yield from np.einsum("nd,nd->n", first[a], second[b], dtype=np.float64).tolist()
+        yield from np.einsum("nd,nd->n", units[a], units[b], dtype=np.float64).tolist()
 
 
 @torch.inference_mode()
