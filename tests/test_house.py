@@ -176,20 +176,30 @@ def test_no_error_is_swallowed() -> None:
 def test_imports_are_declared() -> None:
     """Every third-party import stands in toolkit/requirements.py, and what is required is imported."""
     declared = {distribution(line) for line in REQUIRED}
-    optional = {distribution(line) for name in set(EXTRAS) - {"test", "references"} for line in EXTRAS[name]}
-    distributions = metadata.packages_distributions()
+    optional = {name: {distribution(line) for line in EXTRAS[name]} for name in EXTRAS}
+    for_tests = optional.pop("test") | optional.pop("references")
+    allowed = {"toolkit": declared.union(*optional.values())}
+    allowed["egs"] = allowed["tools"] = allowed["toolkit"]
+    allowed["tests"] = allowed["toolkit"] | for_tests
     found, wrong = set(), []
-    for path in sources():
-        for line, name in imported(path):
-            top = name.split(".")[0]
-            if top == "toolkit" or top in sys.stdlib_module_names:
-                continue
-            owners = {normal(owner) for owner in distributions.get(top, [top])}
-            found |= owners
-            if not owners & (declared | optional):
-                wrong.append(f"{path.relative_to(ROOT)}:{line}: {top} is not in toolkit/requirements.py")
+    for path in files(*allowed, suffix=".py"):
+        folder = path.relative_to(ROOT).parts[0]
+        for line, owners in third_party(path):
+            found |= owners if folder == "toolkit" else set()
+            if not owners & allowed[folder]:
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {owners} is not in toolkit/requirements.py")
     assert not wrong, "\n".join(wrong)
     assert declared - found <= set(IMPORTED_BY_OTHERS), "required, but imported nowhere"
+
+
+def third_party(path: Path) -> Iterator[tuple[int, set[str]]]:
+    """(line, distributions that have the module) for every import of something that others made."""
+    distributions = metadata.packages_distributions()
+    ours = {"toolkit", "tests", *(other.stem for other in path.parent.glob("*.py"))}
+    for line, name in imported(path):
+        top = name.split(".")[0]
+        if top not in ours and top not in sys.stdlib_module_names:
+            yield line, {normal(owner) for owner in distributions.get(top, [top])}
 
 
 def distribution(requirement: str) -> str:

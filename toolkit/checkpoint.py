@@ -108,7 +108,9 @@ def average(paths: Sequence[str | Path], prefix: str = "model.") -> dict[str, Te
     total: dict[str, Tensor] = {}
     first = {}
     for path in paths:
-        tensors = {name.removeprefix(prefix): t for name, t in load(path)[0].items() if name.startswith(prefix)}
+        tensors = {
+            name.removeprefix(prefix): t for name, t in load(path)[0].items() if name.startswith(prefix)
+        }
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         first = first or shapes
         if not shapes or shapes != first:

@@ -35,7 +35,8 @@ def choice(registry: Mapping[str, Any], default: str) -> Any:
         default: the part that is taken if the YAML names none.
     """
     return dataclasses.field(
-        default_factory=lambda: registry[default].Config(), metadata={"registry": registry, "default": default}
+        default_factory=lambda: registry[default].Config(),
+        metadata={"registry": registry, "default": default},
     )
 
 
@@ -76,7 +77,9 @@ def read_yaml(path: str | Path) -> dict:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise UserError(f"{path}: found {type(content).__name__} at the top, expected a mapping of keys to values")
+        raise UserError(
+            f"{path}: found {type(content).__name__} at the top, expected a mapping of keys to values"
+        )
     return content
 
 
@@ -188,7 +191,9 @@ def _nearest(found: str, valid: Mapping[str, Any], prefix: str = "") -> str:
 def _default(field: dataclasses.Field) -> Any:
     if field.default is not dataclasses.MISSING:
         return field.default
-    return field.default_factory() if field.default_factory is not dataclasses.MISSING else dataclasses.MISSING
+    return (
+        field.default_factory() if field.default_factory is not dataclasses.MISSING else dataclasses.MISSING
+    )
 
 
 def _check_types(leaves: dict[str, Leaf], raw: dict, where: str) -> dict[str, Any]:
@@ -217,7 +222,11 @@ def _check_types(leaves: dict[str, Leaf], raw: dict, where: str) -> dict[str, An
 def _type_name(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(hint)))
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+    return (
+        hint.__name__
+        if isinstance(hint, type) and not typing.get_args(hint)
+        else str(hint).replace("typing.", "")
+    )
 
 
 def _construct(cls: type, raw: dict, prefix: str, where: str, values: dict[str, Any]) -> Any:

@@ -23,7 +23,9 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(141)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        advice = "; free some space and start again, finished work is kept" if error.errno == errno.ENOSPC else ""
+        advice = (
+            "; free some space and start again, finished work is kept" if error.errno == errno.ENOSPC else ""
+        )
         _fail(f"{where}{error.strerror or error}{advice}")
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from toolkit.bin import run
@@ -31,10 +32,16 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    result.add_argument("--config", required=True, metavar="FILE", help="YAML whose key `task` says what is learned")
+    result.add_argument(
+        "--config", required=True, metavar="FILE", help="YAML whose key `task` says what is learned"
+    )
     result.add_argument("--exp", metavar="DIR", help="experiment folder, made if it is not there")
-    result.add_argument("--print_config", action="store_true", help="print every setting with its meaning, and stop")
-    result.add_argument("--restart", action="store_true", help="forget what the experiment folder holds, begin anew")
+    result.add_argument(
+        "--print_config", action="store_true", help="print every setting with its meaning, and stop"
+    )
+    result.add_argument(
+        "--restart", action="store_true", help="forget what the experiment folder holds, begin anew"
+    )
     return result
 
 
@@ -58,15 +65,16 @@ def train(task_type: type, settings: object, folder: Path, restart: bool) -> Non
     """Runs the loop for one task in one experiment folder."""
     from toolkit import config
     from toolkit.tasks.load import save_model
-    from toolkit.train.distributed import distributed
+    from toolkit.train.distributed import distributed, sole_owner
     from toolkit.train.loop import Trainer
 
-    with distributed() as world:
+    with distributed() as world, ExitStack() as stack:
         task = task_type(settings, folder / "model", settings.seed)
         if world.is_main:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(sole_owner(folder))
             if restart:
                 forget(folder)
-            folder.mkdir(parents=True, exist_ok=True)
             task.prepare()
         world.barrier()
         resolved = config.to_dict(settings)

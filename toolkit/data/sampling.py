@@ -52,7 +52,9 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         if self.max_duration <= 0 or self.num_buckets < 1 or self.buffer_size < 1 or self.num_workers < 0:
-            raise ValueError("max_duration, num_buckets and buffer_size must be positive, num_workers not negative")
+            raise ValueError(
+                "max_duration, num_buckets and buffer_size must be positive, num_workers not negative"
+            )
         if not 0 <= self.min_seconds < self.max_seconds:
             raise ValueError(f"min_seconds {self.min_seconds} must be below max_seconds {self.max_seconds}")
 

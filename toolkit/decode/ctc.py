@@ -64,7 +64,12 @@ def _tokens(path: Tensor, scores: Tensor, frame_shift: float) -> list[Token]:
     ends = counts.cumsum(0)
     sums = torch.cat([torch.zeros(1), scores.cumsum(0)])
     return [
-        Token(symbol, (end - count) * frame_shift, end * frame_shift, float(sums[end] - sums[end - count]) / count)
+        Token(
+            symbol,
+            (end - count) * frame_shift,
+            end * frame_shift,
+            float(sums[end] - sums[end - count]) / count,
+        )
         for symbol, count, end in zip(symbols.tolist(), counts.tolist(), ends.tolist(), strict=True)
         if symbol != 0
     ]

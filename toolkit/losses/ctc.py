@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def ctc_loss(log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: Tensor) -> tuple[Tensor, Tensor]:
+def ctc_loss(
+    log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: Tensor
+) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood of each utterance's tokens, blank = 0.
 
     Args:
@@ -25,6 +27,11 @@ def ctc_loss(log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: 
     repetitions = ((tokens[:, 1:] == tokens[:, :-1]) & inside).sum(dim=1)
     fits = lengths >= token_lengths + repetitions
     loss = functional.ctc_loss(
-        log_probs.float().transpose(0, 1), tokens, lengths, token_lengths, reduction="none", zero_infinity=True
+        log_probs.float().transpose(0, 1),
+        tokens,
+        lengths,
+        token_lengths,
+        reduction="none",
+        zero_infinity=True,
     )
     return torch.where(fits, loss, 0.0), fits

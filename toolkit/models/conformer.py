@@ -35,7 +35,9 @@ class ConformerConfig:
     subsampling_channels: int = 32
     """Channels of the subsampling convolutions."""
     dropout: float = 0.1
-    """Dropout after each module and on attention weights."""
+    """Dropout inside and after each module."""
+    attention_dropout: float = 0.0
+    """Dropout on attention weights."""
 
     def __post_init__(self) -> None:
         if self.dim % (2 * self.num_heads):
@@ -58,7 +60,9 @@ class ConformerEncoder(nn.Module):
         self.dim = config.dim
         self.num_layers = config.num_layers
         self.subsampling = config.subsampling
-        self.embed = ConvSubsampling(num_features, config.subsampling_channels, config.dim, config.subsampling)
+        self.embed = ConvSubsampling(
+            num_features, config.subsampling_channels, config.dim, config.subsampling
+        )
         self.embed_norm = nn.LayerNorm(config.dim)
         self.mask_embedding = nn.Parameter(torch.empty(config.dim).uniform_())
         self.dropout = nn.Dropout(config.dropout)
@@ -91,7 +95,7 @@ class ConformerLayer(nn.Module):
         super().__init__()
         self.feed_forward1 = feed_forward(config)
         self.attention_norm = nn.LayerNorm(config.dim)
-        self.attention = RotaryAttention(config.dim, config.num_heads, config.dropout)
+        self.attention = RotaryAttention(config.dim, config.num_heads, config.attention_dropout)
         self.convolution_norm = nn.LayerNorm(config.dim)
         self.convolution = ConvolutionModule(config.dim, config.kernel_size, config.dropout)
         self.feed_forward2 = feed_forward(config)

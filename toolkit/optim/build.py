@@ -38,7 +38,9 @@ class AdamW(torch.optim.AdamW):
                 params = [p for p in group["params"] if rows(p)]
                 if params:
                     decayed.append({**group, "params": params, "weight_decay": decay})
-        super().__init__(decayed, lr=lr, betas=tuple(config.betas), eps=config.eps, fused=fused, foreach=not fused)
+        super().__init__(
+            decayed, lr=lr, betas=tuple(config.betas), eps=config.eps, fused=fused, foreach=not fused
+        )
 
 
 OPTIMIZERS = {"adamw": AdamW}
@@ -78,7 +80,9 @@ def build_optimizer(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             groups.setdefault((lr_factor(name), is_pretrained(name)), []).append(parameter)
-    rows = [{"params": rows, "lr_factor": key[0], "pretrained": key[1]} for key, rows in sorted(groups.items())]
+    rows = [
+        {"params": rows, "lr_factor": key[0], "pretrained": key[1]} for key, rows in sorted(groups.items())
+    ]
     return OPTIMIZERS[config.optimizer.name](rows, config.optimizer, config.lr)
 
 

@@ -42,7 +42,9 @@ class CosineSchedule:
 
     def factor(self, update: int, max_updates: int) -> float:
         """The factor at `update`."""
-        progress = min(1.0, max(0.0, (update - self.warmup_updates) / max(1, max_updates - self.warmup_updates)))
+        progress = min(
+            1.0, max(0.0, (update - self.warmup_updates) / max(1, max_updates - self.warmup_updates))
+        )
         half = 0.5 * (1 + math.cos(math.pi * progress))
         return _ramp(update, self.warmup_updates) * (self.final + (1 - self.final) * half)
 
@@ -83,7 +85,9 @@ class InverseSqrtSchedule:
 
     def factor(self, update: int, max_updates: int) -> float:
         """The factor at `update`."""
-        return min((update + 1) / max(1, self.warmup_updates), math.sqrt(max(1, self.warmup_updates) / (update + 1)))
+        return min(
+            (update + 1) / max(1, self.warmup_updates), math.sqrt(max(1, self.warmup_updates) / (update + 1))
+        )
 
 
 @dataclass

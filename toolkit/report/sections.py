@@ -187,9 +187,9 @@ def _quality(section: description.Quality, canvas: Canvas) -> list[str]:
     rows = (f"{name}: {', '.join(f'{key} {row[key]:.3f}' for key in row)}" for name, row in values.items())
     text = "; ".join(rows)
     caption = (
-        "Purity: share of frames whose token is the most frequent one of their cluster; cluster purity: the "
-        "reverse; PNMI: share of the tokens' uncertainty that the clusters take away; even use: entropy of the "
-        "clusters, 1 if all are used alike. Higher is better."
+        "Purity: share of frames whose token is the most frequent one of their cluster; cluster purity: "
+        "the reverse; PNMI: share of the tokens' uncertainty that the clusters take away; even use: entropy of "
+        "the clusters, 1 if all are used alike. Higher is better."
     )
     return [page.panels([canvas.picture(bars.groups(values, "share"), f"Label quality. {text}", caption)])]
 

@@ -32,7 +32,9 @@ class HubertConfig:
 
     def __post_init__(self) -> None:
         if self.num_classes < 2 or self.mask_span < 1 or not 0 < self.mask_prob <= 1 or self.temperature <= 0:
-            raise ValueError("num_classes >= 2, mask_span >= 1, 0 < mask_prob <= 1 and temperature > 0 are needed")
+            raise ValueError(
+                "num_classes >= 2, mask_span >= 1, 0 < mask_prob <= 1 and temperature > 0 are needed"
+            )
 
 
 class HubertObjective(nn.Module):
@@ -49,7 +51,9 @@ class HubertObjective(nn.Module):
         """(B, T) bool, True for hidden frames; see `span_mask`."""
         return span_mask(lengths, frames, self.config.mask_prob, self.config.mask_span, seeds, min_spans=2)
 
-    def loss(self, output: EncoderOutput, targets: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    def loss(
+        self, output: EncoderOutput, targets: Tensor, mask: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss summed over frames.
 
         Args:

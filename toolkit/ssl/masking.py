@@ -10,7 +10,9 @@ from torch import Tensor
 from toolkit.nn.masks import valid_mask
 
 
-def span_mask(lengths: Tensor, frames: int, prob: float, span: int, seeds: Tensor, min_spans: int = 1) -> Tensor:
+def span_mask(
+    lengths: Tensor, frames: int, prob: float, span: int, seeds: Tensor, min_spans: int = 1
+) -> Tensor:
     """Hides spans of fixed length that may overlap (HuBERT, wav2vec 2.0: "static").
 
     The number of spans is prob * length / span, rounded up or down by chance so that its mean is exact; their starts
@@ -28,7 +30,11 @@ def span_mask(lengths: Tensor, frames: int, prob: float, span: int, seeds: Tenso
         (B, T) bool, True where hidden.
     """
     draws = uniform(seeds, frames + 1)
-    rank = torch.where(valid_mask(lengths - span + 1, frames), draws[:, :frames], 2.0).argsort(dim=1).argsort(dim=1)
+    rank = (
+        torch.where(valid_mask(lengths - span + 1, frames), draws[:, :frames], 2.0)
+        .argsort(dim=1)
+        .argsort(dim=1)
+    )
     wanted = (prob * lengths / span + draws[:, frames]).floor().clamp(min=min_spans)
     count = torch.minimum(wanted, (lengths - span + 1).clamp(min=0))
     starts = torch.nn.functional.pad((rank < count[:, None]).int(), (span - 1, 0))

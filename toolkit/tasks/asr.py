@@ -62,7 +62,9 @@ class AsrTask(Task):
     def build_model(self) -> CtcModel:
         """A CTC model for the symbols of the model directory."""
         self.tokenizer = load_tokenizer(self.model_dir)
-        model = CtcModel(SpeechEncoder(self.config.speech), len(self.tokenizer.tokens), self.config.head_dropout)
+        model = CtcModel(
+            SpeechEncoder(self.config.speech), len(self.tokenizer.tokens), self.config.head_dropout
+        )
         if not self.config.mask_prob:
             # Never used then, and a parameter without gradient would stall training on several ranks.
             model.speech.encoder.mask_embedding.requires_grad_(False)
@@ -88,7 +90,9 @@ class AsrTask(Task):
         speech = inner(model).speech
         frames = int(speech.output_lengths(torch.tensor(batch.waveforms.shape[1])))
         lengths = speech.output_lengths(batch.lengths)
-        return span_mask(lengths, frames, self.config.mask_prob, self.config.mask_span, batch.seeds, min_spans=0)
+        return span_mask(
+            lengths, frames, self.config.mask_prob, self.config.mask_span, batch.seeds, min_spans=0
+        )
 
 
 def transcript(cut: Cut) -> str:

@@ -76,7 +76,9 @@ class Task:
             return
         path = Path(init.model) / "model.safetensors"
         tensors, _ = checkpoint.load(path)
-        speech = {name.removeprefix("speech."): t for name, t in tensors.items() if name.startswith("speech.")}
+        speech = {
+            name.removeprefix("speech."): t for name, t in tensors.items() if name.startswith("speech.")
+        }
         checkpoint.load_weights(model.speech, speech, path)
         say(f"encoder from {path}")
 
@@ -98,7 +100,12 @@ class Task:
 
     def largest_batches(self, count: int) -> list[Any]:
         """The longest batch and the one with most cuts among the first `count`."""
-        batches = [cuts for _, (_, cuts) in zip(range(count), self._training_stream().walk(Position(0, 0, 0)), strict=False)]
+        batches = [
+            cuts
+            for _, (_, cuts) in zip(
+                range(count), self._training_stream().walk(Position(0, 0, 0)), strict=False
+            )
+        ]
         longest = max(batches, key=lambda cuts: len(cuts) * max(cut.duration for cut in cuts))
         most = max(batches, key=len)
         chosen = [longest] if most is longest else [longest, most]

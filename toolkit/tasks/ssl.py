@@ -78,7 +78,9 @@ class SslTask(Task):
     def _labels(self, cut: Cut) -> Tensor:
         array = (cut.custom or {}).get("labels")
         if array is None:
-            raise UserError(f"{self.config.data.train}: cut {cut.id} has no labels; python -m toolkit.bin.label makes them")
+            raise UserError(
+                f"{self.config.data.train}: cut {cut.id} has no labels; python -m toolkit.bin.label makes them"
+            )
         if abs(array.frame_shift - self.frame_shift) > 1e-6:
             raise UserError(
                 f"{self.config.data.train}: labels of cut {cut.id} come every {array.frame_shift} s, expected "

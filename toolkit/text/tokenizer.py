@@ -114,7 +114,9 @@ class SentencePieceTokenizer:
                 minloglevel=2,
             )
         except RuntimeError as error:
-            raise UserError(f"tokenizer.vocab_size: found {config.vocab_size}; sentencepiece says {error}") from None
+            raise UserError(
+                f"tokenizer.vocab_size: found {config.vocab_size}; sentencepiece says {error}"
+            ) from None
         return cls(model.getvalue())
 
     def encode(self, text: str) -> list[int]:
@@ -134,7 +136,9 @@ class SentencePieceTokenizer:
 
 def learn_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
     """Makes the tokenizer that a configuration asks for from training texts."""
-    return CharTokenizer.learn(texts) if config.type == "char" else SentencePieceTokenizer.learn(texts, config)
+    return (
+        CharTokenizer.learn(texts) if config.type == "char" else SentencePieceTokenizer.learn(texts, config)
+    )
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:

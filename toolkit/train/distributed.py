@@ -1,13 +1,21 @@
 """The processes of a run, as torchrun starts them; one process is the simplest case."""
 
+import ctypes
+import fcntl
 import os
+import signal
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from toolkit.errors import UserError
 
 
 @dataclass
@@ -52,9 +60,43 @@ def distributed() -> Iterator[World]:
     else:
         device = torch.device("cpu")
     if size > 1:
+        _die_with_parent()
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(rank, size, device)
     finally:
         if size > 1:
             dist.destroy_process_group()
+
+
+@contextmanager
+def sole_owner(folder: Path, patience: float = 30.0) -> Iterator[None]:
+    """Keeps a second run out of an experiment folder; the lock goes with the process, however it ends.
+
+    Args:
+        folder: the experiment, which exists.
+        patience: seconds to wait for a run that is just ending.
+
+    Raises:
+        UserError: another process still trains there.
+    """
+    with open(folder / ".lock", "w") as file:
+        until = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise UserError(
+                        f"{folder}: another process trains here; expected one run a folder"
+                    ) from None
+                time.sleep(0.2)
+        yield
+
+
+def _die_with_parent() -> None:
+    """Ends this process when torchrun is killed, so that no orphan goes on writing (Linux only)."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -30,7 +30,9 @@ class Pending:
     """False in fp16, where the loss scale deals with infinite gradients."""
 
     def __post_init__(self) -> None:
-        self.host = torch.cat([self.signals, self.norm.detach().double().reshape(1)]).to("cpu", non_blocking=True)
+        self.host = torch.cat([self.signals, self.norm.detach().double().reshape(1)]).to(
+            "cpu", non_blocking=True
+        )
         self.arrived = None
         if self.signals.is_cuda:
             self.arrived = torch.cuda.Event()
@@ -65,7 +67,12 @@ def non_finite(pending: Pending, folder: Path, rank: int) -> UserError:
     """Writes the guilty batches aside; returns the error to raise."""
     bad = [b for b, loss in zip(pending.batches, pending.losses, strict=True) if not torch.isfinite(loss)]
     paths = [
-        write_batch(folder, f"update-{pending.update}-rank-{rank}-{index}", batch, problem="loss or gradient not finite")
+        write_batch(
+            folder,
+            f"update-{pending.update}-rank-{rank}-{index}",
+            batch,
+            problem="loss or gradient not finite",
+        )
         for index, batch in enumerate(bad or pending.batches)
     ]
     return UserError(

@@ -51,7 +51,9 @@ class Log:
         self.world = world
         self.metrics_path = folder / "metrics.jsonl"
         self.skipped_path = folder / "skipped.jsonl"
-        self.skipped = {row["id"] for row in read_jsonl(self.skipped_path)} if self.skipped_path.exists() else set()
+        self.skipped = (
+            {row["id"] for row in read_jsonl(self.skipped_path)} if self.skipped_path.exists() else set()
+        )
         self.start = time.monotonic()
         self.writer = None
         if world.is_main:
@@ -105,7 +107,9 @@ class Log:
             self.skipped.update(row["id"] for row in new)
             with open(self.skipped_path, "a", encoding="utf-8") as file:
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in new)
-            self.say(f"skipped {new[0]['id']}: {new[0]['reason']} ({len(self.skipped)} so far, see skipped.jsonl)")
+            self.say(
+                f"skipped {new[0]['id']}: {new[0]['reason']} ({len(self.skipped)} so far, see skipped.jsonl)"
+            )
 
     def close(self) -> None:
         """Writes what is still in memory."""

@@ -23,7 +23,13 @@ from toolkit.train.state import State, make_average, update_average
 
 # Settings with which a run may go on although they changed; all others would make it another run.
 MAY_CHANGE = ("train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "train.valid_every")
-MAY_CHANGE += ("train.max_updates", "train.threads", "train.scan_batches", "train.accumulation", "num_workers")
+MAY_CHANGE += (
+    "train.max_updates",
+    "train.threads",
+    "train.scan_batches",
+    "train.accumulation",
+    "num_workers",
+)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -81,7 +87,14 @@ class Trainer:
     """
 
     def __init__(
-        self, task: Task, config: TrainConfig, optim: OptimConfig, resolved: dict, seed: int, folder: Path, world: World
+        self,
+        task: Task,
+        config: TrainConfig,
+        optim: OptimConfig,
+        resolved: dict,
+        seed: int,
+        folder: Path,
+        world: World,
     ) -> None:
         self.task, self.config, self.optim, self.seed = task, config, optim, seed
         self.folder, self.world, self.checkpoints = folder, world, folder / "checkpoints"
@@ -120,7 +133,10 @@ class Trainer:
             raise UserError(f"{damaged[0]}; no other checkpoint to go on from, --restart begins anew")
         changed = differences(checkpoint.read_meta(path)["config"], self.state.config)
         self.state.restore(path, lambda key: key.endswith(MAY_CHANGE), changed)
-        return [*(f"passed over {text}" for text in damaged), f"going on from {path} (update {self.state.update})"]
+        return [
+            *(f"passed over {text}" for text in damaged),
+            f"going on from {path} (update {self.state.update})",
+        ]
 
     def run(self) -> nn.Module:
         """Trains to the last update; returns the (averaged) model.
@@ -155,7 +171,9 @@ class Trainer:
             if checkpoint_due:
                 self._save()
             if self.stopping and not last:
-                self.log.say(f"stopped by SIGTERM at update {state.update}; the same command goes on from here")
+                self.log.say(
+                    f"stopped by SIGTERM at update {state.update}; the same command goes on from here"
+                )
                 raise SystemExit(143)
             self.log.progress(state.update, first, config.max_updates)
         self.log.close()
@@ -171,7 +189,9 @@ class Trainer:
         state, config, world = self.state, self.config, self.world
         self.task.update = state.update
         factor = self.optim.schedule.factor(state.update, config.max_updates)
-        set_learning_rate(state.optimizer.param_groups, self.optim.lr * factor, state.update < config.freeze_updates)
+        set_learning_rate(
+            state.optimizer.param_groups, self.optim.lr * factor, state.update < config.freeze_updates
+        )
         seen, losses, weight = [], [], torch.zeros((), device=world.device)
         for index in range(config.accumulation):
             position, batch = next(batches)
@@ -250,7 +270,9 @@ class Trainer:
         self.reported_at = now
         self.log.metrics(row)
         shown = " ".join(f"{name} {row[name]:.4g}" for name in means if name not in SUMS)
-        self.log.say(f"{progress} | {shown} | lr {row['lr']:.2e}, {row['audio_per_second']:.0f} s of audio a second")
+        self.log.say(
+            f"{progress} | {shown} | lr {row['lr']:.2e}, {row['audio_per_second']:.0f} s of audio a second"
+        )
 
     @torch.no_grad()
     def _validate(self) -> None:
@@ -268,7 +290,9 @@ class Trainer:
         means = meter.means(world)
         if means.pop("audio"):
             values = {name: round(value, 6) for name, value in means.items()}
-            self.log.metrics({"step": self.state.update, "epoch": self.state.position[0], "split": "valid", **values})
+            self.log.metrics(
+                {"step": self.state.update, "epoch": self.state.position[0], "split": "valid", **values}
+            )
             self.log.say("validation: " + " ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
     def _save(self) -> None:
@@ -286,7 +310,11 @@ class Trainer:
             self._backward(batch, 0, last=True)
             self.log.say(
                 f"largest batch fits: {batch.waveforms.shape[0]} x {batch.waveforms.shape[1] / 16000:.1f} s"
-                + (f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if torch.cuda.is_available() else "")
+                + (
+                    f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+                    if torch.cuda.is_available()
+                    else ""
+                )
             )
         model.zero_grad(set_to_none=True)
         with torch.no_grad():

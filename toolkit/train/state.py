@@ -75,7 +75,9 @@ class State:
         Raises:
             UserError: damaged, from another model, or from a run with other settings.
         """
-        changed = [f"{key} was {old!r}, is {new!r}" for key, (old, new) in differences.items() if not may_change(key)]
+        changed = [
+            f"{key} was {old!r}, is {new!r}" for key, (old, new) in differences.items() if not may_change(key)
+        ]
         if changed:
             raise UserError(
                 f"{path}: this experiment was started with other settings ({'; '.join(changed[:3])}); expected the "

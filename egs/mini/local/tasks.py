@@ -1,9 +1,8 @@
 """Chooses the cuts of every task, and the trials of speaker verification.
 
-Writes cuts_pretrain_{train,valid}, cuts_asr_{train,valid,test} (English), the like for other languages as
-cuts_asr_<language>_*, cuts_asr_tts_train (synthetic English), cuts_speaker_{train,valid,test} (.jsonl.gz), and
-trials_real.txt, trials_tts.txt, trials_all.txt (enroll test target|nontarget). No cut that is tested on, and no
-sentence that recognition is tested on, is in any training set.
+Writes cuts_pretrain_{train,valid}, cuts_asr_{train,valid,test} (English), cuts_asr_<language>_* (the others),
+cuts_asr_tts_train (synthetic English), cuts_speaker_{train,valid,test} (all .jsonl.gz), and trials_real.txt,
+trials_tts.txt, trials_all.txt (enroll test target|nontarget). What is tested on is in no training set.
 """
 
 import argparse
