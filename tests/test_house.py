@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -48,6 +49,9 @@ EXCEPTIONS = {("tasks", "toolkit.train.config")}
 
 # Required packages that no module names: the one that does the importing.
 IMPORTED_BY_OTHERS = {"urllib3": "lhotse", "tensorboard": "torch.utils.tensorboard"}
+
+# Modules that are on no package index: part of dscore, which tests/score/der_cases.py says where to get.
+UNPACKAGED = {"scorelib"}
 
 UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
@@ -194,12 +198,17 @@ def test_imports_are_declared() -> None:
 
 def third_party(path: Path) -> Iterator[tuple[int, set[str]]]:
     """(line, distributions that have the module) for every import of something that others made."""
-    distributions = metadata.packages_distributions()
+    distributions = installed_modules()
     ours = {"toolkit", "tests", *(other.stem for other in path.parent.glob("*.py"))}
     for line, name in imported(path):
         top = name.split(".")[0]
-        if top not in ours and top not in sys.stdlib_module_names:
+        if top not in ours | UNPACKAGED and top not in sys.stdlib_module_names:
             yield line, {normal(owner) for owner in distributions.get(top, [top])}
+
+
+@cache
+def installed_modules() -> dict[str, list[str]]:
+    return dict(metadata.packages_distributions())
 
 
 def distribution(requirement: str) -> str:
