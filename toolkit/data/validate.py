@@ -9,10 +9,10 @@ import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from toolkit.data.audio import audio_paths, check_source, load_audio
 from toolkit.data.codecs import SAMPLE_RATE, BadAudio
@@ -174,25 +174,41 @@ def write_valid(
     Args:
         judged: what `validate` yields.
         kept: the manifest to write; None writes none.
-        skipped: the JSON lines to write, {"id", "path", "reason"} each.
+        skipped: the list to write.
 
     Returns:
         The number of cuts kept, and the number skipped by kind of reason.
     """
-    kinds: Counter = Counter()
-    with atomic_write(skipped) as bad:
+    with skipped_list(skipped) as skip:
 
         def good() -> Iterator["Cut"]:
             for cut, reason in judged:
                 if reason is None:
                     yield cut
                 else:
-                    row = skipped_row(cut.id, next(iter(audio_paths(cut)), ""), reason)
-                    bad.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    kinds[kind(reason)] += 1
+                    skip(cut.id, next(iter(audio_paths(cut)), ""), reason)
 
         count = sum(1 for _ in good()) if kept is None else write_cuts(kept, good())
-    return count, kinds
+    return count, skip.kinds
+
+
+class SkippedList:
+    """Notes what cannot be used: a line {"id", "path", "reason"} each, and counts by kind of reason."""
+
+    def __init__(self, file: IO[str]):
+        self._file = file
+        self.kinds: Counter = Counter()
+
+    def __call__(self, name: str, path: str | Path, reason: str) -> None:
+        self._file.write(json.dumps(skipped_row(name, path, reason), ensure_ascii=False) + "\n")
+        self.kinds[kind(reason)] += 1
+
+
+@contextmanager
+def skipped_list(path: str | Path) -> Iterator[SkippedList]:
+    """Opens such a list for writing, atomically."""
+    with atomic_write(path) as file:
+        yield SkippedList(file)
 
 
 def skipped_row(name: str, path: str | Path, reason: str) -> dict[str, str]:
