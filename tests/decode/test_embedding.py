@@ -61,14 +61,6 @@ def test_cosines_agree_with_sklearn():
     np.testing.assert_allclose(list(cosine_scores(embeddings, pairs, at_once=5)), expected, atol=1e-6)
 
 
-def test_stack():
-    stacked = Embeddings.stack(list("abc"), [np.ones((2, 3), "f"), np.zeros((1, 3), "f")])
-    assert stacked.vectors.tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
-    assert Embeddings.stack([], []).vectors.shape == (0, 0)
-    with pytest.raises(UserError, match="1 ids stand for two recordings or more, such as 'a'"):
-        Embeddings.stack(list("aba"), [np.zeros((3, 2), "f")])
-
-
 def test_centring():
     embeddings = Embeddings(["a"], np.array([[1.0, 2.0]], "f"))
     assert embeddings.centred(np.array([1.0, 1.0], "f")).vectors.tolist() == [[0, 1]]

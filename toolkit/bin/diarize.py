@@ -1,6 +1,7 @@
 """Find out who spoke when."""
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from toolkit.bin import run
 if TYPE_CHECKING:
     from toolkit.decode.diarize import Diarizer
     from toolkit.decode.stitching import Turn
+    from toolkit.tasks.apply import Diarized, Skipped
 
 EPILOG = """
 examples:
@@ -73,9 +75,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     from toolkit.data.recordings import named_recordings
-    from toolkit.decode.stitching import rttm
     from toolkit.errors import UserError
-    from toolkit.files import atomic_write, write_jsonl
     from toolkit.progress import progress
     from toolkit.tasks.apply import check_some, diarize_recordings
 
@@ -85,17 +85,11 @@ def main(argv: list[str] | None = None) -> None:
     recordings = named_recordings(args.cuts, args.files, diarizer.sampling_rate, by_recording=True)
     shown = progress(recordings, len(args.files) or None, "diarize")
     results, skipped = diarize_recordings(shown, diarizer)
-    if args.output:
-        listed = args.skipped or Path(args.output).parent / "skipped.jsonl"
-        write_jsonl(listed, skipped)
-        check_some(len(results), skipped, listed)
-        with atomic_write(args.output) as file:
-            file.writelines(f"{line}\n" for name, turns in results for line in rttm(name, turns))
-        print(f"{len(results)} recordings in {args.output}; {len(skipped)} skipped, listed in {listed}")
     if args.files:
-        for name, turns in results:
-            print(f"\n{name}\n" + "\n".join(timeline(turns)))
-        check_some(len(results), skipped, "above")
+        show(results, skipped)
+    if args.output:
+        write(results, skipped, args.output, args.skipped or Path(args.output).parent / "skipped.jsonl")
+    check_some(len(results), skipped)
 
 
 def build_diarizer(args: argparse.Namespace) -> "Diarizer":
@@ -121,6 +115,26 @@ def build_diarizer(args: argparse.Namespace) -> "Diarizer":
     options = {"step": options["window"] / 4} | options
     config = DiarizeConfig(**options, clustering=ClusteringConfig(**clustering))
     return Diarizer(segmenter, embedder, segmenter.frame_shift, segmenter.sampling_rate, config)
+
+
+def write(results: "Diarized", skipped: "Skipped", output: str, listed: str | Path) -> None:
+    """Writes the turns as RTTM, unless there is no recording, and the list of those left out."""
+    from toolkit.decode.stitching import rttm
+    from toolkit.files import atomic_write, write_jsonl
+
+    write_jsonl(listed, skipped)
+    if results:
+        with atomic_write(output) as file:
+            file.writelines(f"{line}\n" for name, turns in results for line in rttm(name, turns))
+        print(f"{len(results)} recordings in {output}; {len(skipped)} skipped, listed in {listed}")
+
+
+def show(results: "Diarized", skipped: "Skipped") -> None:
+    """Prints the timeline of each recording, and why others were left out."""
+    for name, turns in results:
+        print(f"\n{name}\n" + "\n".join(timeline(turns)))
+    for row in skipped:
+        print(f"skipped {row['path']}: {row['reason']}", file=sys.stderr)
 
 
 def given(args: argparse.Namespace, options: Iterable[str]) -> dict[str, float]:

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     embeddings, skipped = embed_recordings(shown, embedder, args.max_seconds, args.batch_seconds)
     listed = args.skipped or Path(args.output).parent / "skipped.jsonl"
     write_jsonl(listed, skipped)
-    check_some(len(embeddings.ids), skipped, listed)
+    check_some(len(embeddings.ids), skipped)
     embeddings.save(args.output)
     print(f"{len(embeddings.ids)} embeddings in {args.output}; {len(skipped)} skipped, listed in {listed}")
 

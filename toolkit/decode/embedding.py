@@ -3,7 +3,6 @@
 Dimensions: B recordings of a batch, S samples, N embeddings, D embedding size.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,14 +27,6 @@ class Embeddings:
 
     ids: list[str]
     vectors: np.ndarray
-
-    @staticmethod
-    def stack(ids: list[str], vectors: Sequence[np.ndarray]) -> "Embeddings":
-        """Joins embeddings (N_i, D) of different batches; raises UserError if two have the same id."""
-        twice = [name for name, count in Counter(ids).items() if count > 1]
-        if twice:
-            raise UserError(f"{len(twice)} ids stand for two recordings or more, such as {twice[0]!r}")
-        return Embeddings(ids, np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32))
 
     @cached_property
     def rows(self) -> dict[str, int]:

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,8 @@ from toolkit.tasks.load import load_model
 
 Skipped = list[dict[str, str]]
 """Rows of skipped.jsonl: id, path and reason."""
+Diarized = list[tuple[str, list[Turn]]]
+"""Recordings and who talks when in them."""
 
 
 class SpeakerEmbedder:
@@ -86,22 +89,19 @@ def embed_recordings(
     """Embeds each recording that can be read.
 
     Args:
-        recordings: what to embed; read a few hundred at a time.
+        recordings: what to embed; a few dozen are held at a time.
         embedder: the speaker model.
         max_seconds: of a long recording, only so much is used.
         batch_seconds: audio that is computed together, with padding.
 
     Returns:
         The embeddings, in the order of the recordings, and a row for each one left out.
-
-    Raises:
-        UserError: two recordings have the same id.
     """
     rate = embedder.sampling_rate
     ids: list[str] = []
     vectors, skipped = [], []
     recordings = iter(recordings)
-    while block := list(islice(recordings, 256)):
+    while block := list(islice(recordings, 64)):
         voices = []
         for recording in block:
             try:
@@ -111,19 +111,17 @@ def embed_recordings(
                 skipped.append(skipped_row(recording.id, error.path, error.reason))
         if voices:
             vectors.append(embed_all(voices, embedder, round(batch_seconds * rate)))
-    return Embeddings.stack(ids, vectors), skipped
+    return Embeddings(ids, np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)), skipped
 
 
-def check_some(done: int, skipped: Skipped, listed: str | Path) -> None:
+def check_some(done: int, skipped: Skipped) -> None:
     """Raises UserError if not a single recording could be used."""
     if not done:
-        reason = f"{skipped[0]['path']}: {skipped[0]['reason']}" if skipped else "there is none"
-        raise UserError(f"none of {len(skipped)} recordings can be used ({reason}), see {listed}")
+        first = f"; the first: {skipped[0]['path']}: {skipped[0]['reason']}" if skipped else ""
+        raise UserError(f"none of {len(skipped)} recordings can be used{first}")
 
 
-def diarize_recordings(
-    recordings: Iterable[Recording], diarizer: Diarizer
-) -> tuple[list[tuple[str, list[Turn]]], Skipped]:
+def diarize_recordings(recordings: Iterable[Recording], diarizer: Diarizer) -> tuple[Diarized, Skipped]:
     """Diarizes each recording that can be read.
 
     Returns:
