@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 
 from toolkit.report import alignment, bars, curves, det, style, timeline
 from toolkit.report.timeline import Region
+from toolkit.score import der
 from toolkit.score.formats import Turn
+from toolkit.score.recording import Timeline
 
 RUNS = {
     "a": [
@@ -25,9 +27,14 @@ def lines(figure: Figure) -> dict[str, np.ndarray]:
     return {str(line.get_label()): line.get_xydata() for line in figure.axes[0].lines}
 
 
-def det_curve() -> det.DetCurve:
-    fpr, fnr = np.array([0, 0.1, 0.2, 0.5, 1]), np.array([1, 0.5, 0.2, 0.1, 0])
-    return det.DetCurve(fpr, fnr, eer=0.2, min_dcf=1.0, p_target=0.01)
+def system(p_target: float = 0.01) -> det.System:
+    """Four trials of each kind; misses and false alarms are equal at one of four."""
+    scores = np.array([5.0, 4.0, 3.0, 1.0, 3.5, 0.5, 0.3, 0.1])
+    return det.score_system(scores, np.repeat([True, False], 4), p_target)
+
+
+def pieces(reference: list[Turn], hypothesis: list[Turn], collar: float = 0.0) -> Timeline:
+    return der.score({"m": reference}, {"m": hypothesis}, collar=collar).recordings[0].timeline
 
 
 def test_curves_keep_finite_points_and_convert_time() -> None:
@@ -53,34 +60,36 @@ def test_long_curves_are_thinned_but_keep_their_mean() -> None:
 
 
 def test_det_plot_uses_probit_axes_and_marks_both_points() -> None:
-    figure = det.det_plot({"real": det_curve()})
+    one = system()
+    assert one.fpr.tolist() == [0, 0, 0, 0.25, 0.25, 0.25, 0.5, 0.75, 1]
+    figure = det.det_plot({"real": one})
     drawn = figure.axes[0].lines
-    assert np.allclose(
-        drawn[1].get_xdata()[1:4], [-1.2815515655, -0.8416212336, 0.0]
-    )  # probit of 10 %, 20 %, 50 %
-    assert np.allclose(drawn[2].get_xydata(), -0.8416212336)  # EER of 20 %
-    assert det.min_dcf_point(det_curve()) == (0.0, 1.0)
-    label = drawn[1].get_label()
-    assert label == "real: EER 20.00 %, minDCF(0.01) 1.000"
+    quarter = -0.6744897502  # the probit of 25 %
+    assert drawn[1].get_xdata()[3] == pytest.approx(quarter)
+    assert drawn[1].get_ydata()[4] == pytest.approx(quarter)
+    assert np.allclose(drawn[2].get_xydata(), quarter)
+    assert drawn[3].get_ydata() == pytest.approx(
+        0.0
+    )  # least cost: no false alarm, half of the targets missed
+    assert drawn[1].get_label() == "real: EER 25.00 %, minDCF(0.01) 0.500"
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("false alarms (%)", "misses (%)")
 
 
-def test_min_dcf_point_moves_with_the_prior() -> None:
-    assert det.min_dcf_point(det_curve()._replace(p_target=0.99)) == (1.0, 0.0)
-    assert det.min_dcf_point(det_curve()._replace(p_target=0.5)) == (0.2, 0.2)
+@pytest.mark.parametrize(("p_target", "point"), [(0.01, (0.0, 0.5)), (0.99, (0.25, 0.0))])
+def test_min_dcf_point_moves_with_the_prior(p_target: float, point: tuple[float, float]) -> None:
+    assert system(p_target).min_dcf_point == point
 
 
 def test_histogram_counts_trials() -> None:
-    scores, labels = np.linspace(-1, 1, 40), np.repeat([0, 1], [30, 10])
-    figure = det.score_histogram(scores, labels, threshold=0.3)
+    figure = det.score_histogram(system(), "real")
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["non-target (30 trials)", "target (10 trials)", "threshold of equal error"]
+    assert names == ["non-target (4 trials)", "target (4 trials)", "threshold of equal error"]
 
 
 def test_error_regions() -> None:
     reference = [Turn(0, 4, "a"), Turn(3, 6, "b"), Turn(8, 9, "a")]
     hypothesis = [Turn(0, 3.5, "1"), Turn(4, 7, "1"), Turn(8, 9, "2")]
-    found = timeline.error_regions(reference, hypothesis, {"1": "a", "2": "b"})
-    assert found == [
+    assert timeline.error_regions(pieces(reference, hypothesis)) == [
         Region(3, 4, "miss"),
         Region(4, 6, "confusion"),
         Region(6, 7, "false alarm"),
@@ -90,24 +99,24 @@ def test_error_regions() -> None:
 
 def test_error_regions_of_equal_turns_are_empty() -> None:
     turns = [Turn(0, 2, "a"), Turn(1, 3, "b")]
-    assert (
-        timeline.error_regions(
-            turns, [turn._replace(speaker="x" + turn.speaker) for turn in turns], {"xa": "a", "xb": "b"}
-        )
-        == []
-    )
+    assert timeline.error_regions(pieces(turns, [Turn(0, 2, "x"), Turn(1, 3, "y")])) == []
 
 
 def test_timeline_has_a_row_a_speaker_and_one_for_errors() -> None:
-    reference = [Turn(0, 2, "anna"), Turn(2, 3, "boris")]
-    figure = timeline.timeline(reference, [Turn(0, 2, "s0"), Turn(2, 2.5, "s9")], {"s0": "anna"}, title="m1")
+    reference, hypothesis = [Turn(0, 2, "anna"), Turn(2, 3, "boris")], [Turn(0, 2, "s0"), Turn(4, 5, "s9")]
+    figure = timeline.timeline(reference, hypothesis, pieces(reference, hypothesis), title="m1")
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert labels == ["anna → s0", "boris → not found", "not in the reference: s9", "errors"]
+    assert figure.axes[0].get_xlim() == (0, 5)
 
 
-def test_timeline_without_hypothesis_and_without_anything() -> None:
-    assert timeline.timeline([Turn(0, 1, "a")], [], {}).axes
-    assert timeline.timeline([], [], {}).axes
+def test_timeline_of_a_stretch_and_of_silence() -> None:
+    reference = [Turn(0, 50, "anna"), Turn(50, 90, "boris")]
+    known = pieces(reference, [])
+    figure = timeline.timeline(reference, [], known, start=60, seconds=20)
+    assert figure.axes[0].get_xlim() == (60, 80)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["boris → not found", "errors"]
+    assert timeline.timeline([], [], known, start=100).axes[0].get_xlim() == (100, 101)
 
 
 def test_intervals_draws_values_as_given() -> None:
@@ -136,7 +145,7 @@ def test_duration(seconds: float, text: str) -> None:
 
 def test_alignment_places_tokens() -> None:
     tokens = [alignment.Token(0.1, 0.3, "he"), alignment.Token(0.3, 0.5, "$x<y")]
-    posteriors = alignment.Posteriors(np.full((50, 4), 0.25), ["-", "a", "b", "c"], 0.02)
+    posteriors = alignment.Posteriors(np.full((50, 4), 0.25), 0.02)
     figure = alignment.alignment(np.random.default_rng(0).normal(size=(100, 80)), 0.01, tokens, posteriors)
     assert [text.get_text() for text in figure.axes[1].texts] == ["he", "$x<y"]
     assert [text.get_position()[0] for text in figure.axes[1].texts] == pytest.approx([0.2, 0.4])
@@ -145,7 +154,7 @@ def test_alignment_places_tokens() -> None:
 
 def test_svg_is_clean_themed_and_the_same_twice() -> None:
     def draw() -> str:
-        return style.to_svg(det.det_plot({'<b>"&': det_curve()}), "pic", "a <picture>")
+        return style.to_svg(det.det_plot({'<b>"&': system()}), "pic", "a <picture>")
 
     svg = draw()
     assert svg == draw()

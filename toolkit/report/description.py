@@ -47,7 +47,7 @@ class Result:
     set: str = ""
     """Name of the test set, if there are several."""
     metrics: list[str] = field(default_factory=list)
-    """Which of the file's metrics to list, such as WER, difference, EER, minDCF, DER; all by default."""
+    """Which of the file's metrics to list, such as WER, EER, DER, or stages; the headlines by default."""
 
 
 @dataclass(kw_only=True)

@@ -31,6 +31,7 @@ class Metric:
         name: what the table calls it, with the conditions that it holds under.
         value, low, high: the figure and its 95 % interval; nan where there is none.
         unit: "%" (of a fraction), "seconds", or "" (three decimals).
+        headline: whether the table lists it unasked.
     """
 
     key: str
@@ -39,6 +40,7 @@ class Metric:
     low: float = math.nan
     high: float = math.nan
     unit: str = "%"
+    headline: bool = True
 
     def text(self, value: float) -> str:
         """A value of this metric without its unit; durations with it."""
@@ -69,7 +71,14 @@ def read_metrics(path: Path, *kinds: str) -> tuple[str, list[Metric], str]:
     """
     if path.name.endswith(".jsonl"):
         seconds = read_times(path)
-        return "times", [Metric("all stages", "all stages", sum(seconds.values()), unit="seconds")], ""
+        stages = [
+            Metric(name, name, value, unit="seconds", headline=False) for name, value in seconds.items()
+        ]
+        return (
+            "times",
+            [*stages, Metric("all stages", "all stages", sum(seconds.values()), unit="seconds")],
+            "",
+        )
     content = read_content(path, *(kinds or _READERS))
     kind = kind_of(content.keys)
     return kind, *_READERS[kind](content)

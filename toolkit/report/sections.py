@@ -188,8 +188,8 @@ def _quality(section: description.Quality, canvas: Canvas) -> list[str]:
     text = "; ".join(rows)
     caption = (
         "Purity: share of frames whose token is the most frequent one of their cluster; cluster purity: "
-        "the reverse; PNMI: share of the tokens' uncertainty that the clusters take away; even use: entropy of "
-        "the clusters, 1 if all are used alike. Higher is better."
+        "the reverse; PNMI: share of the tokens' uncertainty that the clusters take away; even use: entropy "
+        "of the clusters, 1 if all are used alike. Higher is better."
     )
     return [page.panels([canvas.picture(bars.groups(values, "share"), f"Label quality. {text}", caption)])]
 

@@ -49,11 +49,12 @@ def _rows(result: Result, path: Path) -> list[Row]:
     if not path.exists():
         return [Row("Not run", result.name, None, result.data, result.set)]
     kind, metrics, scored_on = read_metrics(path)
-    names = list(dict.fromkeys(metric.key for metric in metrics))
+    names = dict.fromkeys(metric.key for metric in metrics)
     if unknown := [name for name in result.metrics if name not in names]:
         raise UserError(f"{path}: has no metric {unknown[0]!r}, expected one of {', '.join(names)}")
-    wanted = [metric for metric in metrics if metric.key in (result.metrics or names)]
-    return [Row(GROUPS[kind], result.name, metric, result.data, result.set, scored_on) for metric in wanted]
+    wanted = result.metrics or [metric.key for metric in metrics if metric.headline]
+    common = result.data, result.set, scored_on
+    return [Row(GROUPS[kind], result.name, metric, *common) for metric in metrics if metric.key in wanted]
 
 
 def as_text(rows: Sequence[Row]) -> str:
