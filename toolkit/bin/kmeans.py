@@ -1,0 +1,116 @@
+"""Clusters frame features (MFCC, or a layer of a model) into a codebook."""
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+from toolkit.bin import run
+
+PROGRAM = "python -m toolkit.bin.kmeans"
+
+EPILOG = f"""examples:
+  first iteration, 100 clusters of MFCC, a label every 40 ms:
+    {PROGRAM} --cuts data/train.jsonl.gz --out exp/km1.safetensors --clusters 100 --frame-shift 0.04
+  second iteration, 500 clusters of the sixth layer of a pretrained model, on a GPU:
+    {PROGRAM} --cuts data/train.jsonl.gz --out exp/km2.safetensors --clusters 500 \\
+      --model exp/pretrain/model --layer 6 --device cuda
+
+The codebook is one safetensors file; its metadata says which features it is for, so that label needs no more.
+Cuts that cannot be used are listed in OUT.skipped.jsonl."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog=PROGRAM, description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    top.add_argument(
+        "--cuts", required=True, metavar="FILE", help="cuts (.jsonl, .jsonl.gz or a Shar folder)"
+    )
+    top.add_argument("--out", required=True, metavar="FILE", help="codebook to write, .safetensors")
+    top.add_argument("--clusters", required=True, type=int, metavar="K", help="size of the codebook")
+    top.add_argument("--model", metavar="DIR", help="model directory; without it MFCC are clustered")
+    top.add_argument("--layer", type=int, metavar="N", help="0: the first layer's input, N: layer N's output")
+    top.add_argument(
+        "--frame-shift",
+        type=float,
+        metavar="S",
+        help="seconds from label to label (default: the model's, or 0.02)",
+    )
+    top.add_argument("--portion", type=float, default=1.0, help="share of the cuts to draw (default: all)")
+    top.add_argument(
+        "--max-frames",
+        type=int,
+        default=1_000_000,
+        metavar="N",
+        help="frames to fit to (default: %(default)s)",
+    )
+    top.add_argument(
+        "--method",
+        choices=["minibatch", "lloyd"],
+        help="mini-batches (default on a CPU), or all frames in every pass (default on a GPU)",
+    )
+    top.add_argument("--seed", type=int, default=0, help="of what is drawn and where to start (default: 0)")
+    top.add_argument("--batch-seconds", type=float, default=60, help="computed together (default: 60)")
+    top.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    return top
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Draws cuts, computes their features, fits a codebook to them and writes it."""
+    args = parser().parse_args(argv)
+    import toolkit
+    from toolkit.files import write_jsonl
+    from toolkit.ssl.extract import build
+    from toolkit.ssl.kmeans import fit
+    from toolkit.tasks.apply import pick_device
+
+    device = pick_device(args.device)
+    recipe = read_recipe(args)
+    skipped: list[dict[str, str]] = []
+    frames = drawn_frames(args, build(recipe, toolkit.load, device), recipe["frame_shift"], skipped)
+    method = args.method or ("minibatch" if device.type == "cpu" else "lloyd")
+    codebook = fit(frames, args.clusters, args.seed, method, device, args.max_frames)
+    codebook.meta |= {"features": recipe, "cuts": args.cuts}
+    codebook.save(args.out)
+    write_jsonl(f"{args.out}.skipped.jsonl", skipped)
+    found = codebook.meta
+    print(
+        f"{args.out}: {args.clusters} clusters of {found['num_frames']} frames, inertia {found['inertia']:.4g} "
+        f"a frame; {len(skipped)} cuts skipped"
+    )
+
+
+def read_recipe(args: argparse.Namespace) -> dict[str, Any]:
+    """Which features are to be clustered."""
+    import toolkit
+    from toolkit.errors import UserError
+    from toolkit.ssl.extract import mfcc_recipe, model_recipe
+
+    if (args.model is None) != (args.layer is None):
+        raise UserError("command line: found one of --model and --layer, expected both or none")
+    if args.model is None:
+        return mfcc_recipe(args.frame_shift or 0.02)
+    frame_shift = args.frame_shift or toolkit.load(args.model).speech.frame_shift
+    return model_recipe(args.model, args.layer, frame_shift)
+
+
+def drawn_frames(
+    args: argparse.Namespace, features: Any, frame_shift: float, skipped: list[dict[str, str]]
+) -> Iterator[Any]:
+    """Features (T, D) of the cuts that are drawn."""
+    from toolkit.data.manifests import open_cuts
+    from toolkit.progress import progress
+    from toolkit.ssl.extract import draw
+
+    cuts = open_cuts(args.cuts)
+    durations = [cut.duration for cut in cuts]
+    # Twice the frames that are kept make a fair sample; the rest need not be read.
+    enough = 2 * args.max_frames * frame_shift / max(sum(durations), 1e-9)
+    portion = min(args.portion, enough)
+    frames = draw(cuts, features, portion, args.seed, skipped, args.batch_seconds)
+    return progress(frames, max(1, round(min(1.0, portion) * len(durations))), "features")
+
+
+if __name__ == "__main__":
+    run(main)

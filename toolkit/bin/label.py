@@ -1,0 +1,101 @@
+"""Labels the frames of cuts with the nearest cluster of a codebook."""
+
+import argparse
+import functools
+from typing import TYPE_CHECKING, Any
+
+from toolkit.bin import run
+
+if TYPE_CHECKING:
+    from toolkit.ssl.labels import Labeller
+
+PROGRAM = "python -m toolkit.bin.label"
+
+EPILOG = f"""examples:
+  label a training set with the codebook that kmeans made, on all cores of a small machine:
+    {PROGRAM} --cuts data/train.jsonl.gz --kmeans exp/km1.safetensors --out exp/labels1 --jobs 2
+  then pretrain on the result:
+    python -m toolkit.bin.train --config conf/pretrain.yaml --data.train=exp/labels1/cuts.jsonl.gz
+
+The folder gets cuts.jsonl.gz (the cuts, each with `labels`: a Lhotse TemporalArray, int16), recipe.json
+(what made them), skipped.jsonl (cuts that cannot be used, and why) and shards/ (the labels, HDF5). The same
+command, given again after any interruption, goes on with the next shard."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog=PROGRAM, description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    top.add_argument("--cuts", required=True, metavar="FILE", help="cuts (.jsonl or .jsonl.gz)")
+    top.add_argument(
+        "--kmeans", required=True, metavar="FILE", help="codebook; it says which features it is for"
+    )
+    top.add_argument("--out", required=True, metavar="DIR", help="folder for the labels")
+    top.add_argument("--model", metavar="DIR", help="where the codebook's model is now, if it has moved")
+    top.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default: 1)")
+    top.add_argument("--shard-size", type=int, default=500, metavar="N", help="cuts in a file (default: 500)")
+    top.add_argument("--batch-seconds", type=float, default=60, help="computed together (default: 60)")
+    top.add_argument(
+        "--device", default="auto", help="auto or cuda (all GPUs in turn), cpu, cuda:1, ... (default: auto)"
+    )
+    return top
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Reads the codebook, labels what is not labelled yet, and sums up."""
+    args = parser().parse_args(argv)
+    from toolkit.data.manifests import CutLines
+    from toolkit.progress import progress
+    from toolkit.ssl.labels import label_cuts, read_summary
+
+    cuts = CutLines(args.cuts)
+    make = functools.partial(build_labeller, args.kmeans, args.model, args.device, args.batch_seconds)
+    shards = label_cuts(cuts, args.out, read_recipe(args), make, args.jobs, args.shard_size)
+    for _ in progress((cut for size in shards for cut in range(size)), len(cuts), "label"):
+        continue
+    found = read_summary(args.out)
+    print(
+        f"{args.out}/cuts.jsonl.gz: {found.num_cuts} cuts with {found.num_frames} labels, "
+        f"{found.audio_seconds / 3600:.2f} h; {found.num_skipped} skipped"
+    )
+
+
+def read_recipe(args: argparse.Namespace) -> dict[str, Any]:
+    """What the labels are made of; goes into recipe.json."""
+    from toolkit.ssl.extract import digest
+    from toolkit.ssl.kmeans import KMeans
+
+    meta = KMeans.load(args.kmeans).meta
+    return {
+        "cuts": {"path": args.cuts, "sha256": digest(args.cuts)},
+        "kmeans": {"path": args.kmeans, "sha256": digest(args.kmeans), **meta},
+        "frame_shift": meta["features"]["frame_shift"],
+    }
+
+
+def build_labeller(
+    kmeans: str, model: str | None, device: str, batch_seconds: float, number: int
+) -> "Labeller":
+    """The labeller of process `number`."""
+    import torch
+
+    import toolkit
+    from toolkit.ssl.extract import build
+    from toolkit.ssl.kmeans import KMeans
+    from toolkit.ssl.labels import Labeller
+    from toolkit.tasks.apply import pick_device
+
+    chosen = pick_device(device)
+    if chosen.type == "cuda" and device in ("auto", "cuda"):
+        chosen = torch.device("cuda", number % torch.cuda.device_count())
+    codebook = KMeans.load(kmeans)
+    recipe = codebook.meta["features"]
+    if model is not None and recipe["kind"] == "model":
+        recipe = {**recipe, "model": model}
+    codebook.centroids = codebook.centroids.to(chosen)
+    return Labeller(build(recipe, toolkit.load, chosen), codebook, batch_seconds)
+
+
+if __name__ == "__main__":
+    run(main)
