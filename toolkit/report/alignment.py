@@ -73,9 +73,8 @@ def _draw_tokens(axes, tokens: Sequence[Token], seconds: float) -> None:
     crowded = any(token.end - token.start < width * len(token.text) for token in tokens)
     for index, token in enumerate(tokens):
         row = 0.72 - 0.44 * (index % 2) if crowded else 0.5
-        axes.text(
-            (token.start + token.end) / 2, row, token.text, ha="center", va="center", fontsize=8, color=INK
-        )
+        middle = (token.start + token.end) / 2
+        axes.text(middle, row, token.text, ha="center", va="center", fontsize=8, color=INK)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_locator(NullLocator())
     axes.set_ylabel("tokens")

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from toolkit.report.style import INK, MUTED, PANEL, PAPER, SERIES, series, styled
 
@@ -22,9 +23,8 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], label: str) -> Fi
     for index, (_, value, low, high) in enumerate(rows):
         axes.barh(index, value, height=0.62, color=series(index))
         if np.isfinite(low) and np.isfinite(high):
-            axes.errorbar(
-                value, index, xerr=[[value - low], [high - value]], color=INK, capsize=3.5, linewidth=1.2
-            )
+            spread = [[value - low], [high - value]]
+            axes.errorbar(value, index, xerr=spread, color=INK, capsize=3.5, linewidth=1.2)
         axes.text(np.nanmax([value, high]) + 0.02 * edge, index, f"{value:.2f}", va="center", weight="bold")
     axes.set_xlim(0, edge * 1.17 or 1)
     _names_down(axes, [name for name, *_ in rows])
@@ -45,12 +45,9 @@ def groups(values: Mapping[str, Mapping[str, float]], label: str) -> Figure:
     axes = figure.add_subplot()
     width = 0.8 / len(values)
     for index, (name, row) in enumerate(values.items()):
-        at = [
-            place + (index - (len(values) - 1) / 2) * width
-            for place, key in enumerate(measures)
-            if key in row
-        ]
-        heights = [row[key] for key in measures if key in row]
+        places = [place for place, measure in enumerate(measures) if measure in row]
+        at = [place + (index - (len(values) - 1) / 2) * width for place in places]
+        heights = [row[measures[place]] for place in places]
         bars = axes.bar(at, heights, width=width * 0.92, color=series(index), label=name)
         axes.bar_label(bars, fmt="%.3f", fontsize=7.5, padding=2, color=INK)
     axes.set_xticks(range(len(measures)), measures)
@@ -96,27 +93,13 @@ def confusion(counts: np.ndarray, names: Sequence[str], actual: str, found: str,
     axes = figure.add_subplot()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-9)
     whole = np.issubdtype(counts.dtype, np.integer)
-    for row, column in np.ndindex(*counts.shape):
-        axes.fill_between(
-            [column - 0.48, column + 0.48],
-            row - 0.48,
-            row + 0.48,
-            color=SERIES[0],
-            alpha=float(share[row, column]),
-            lw=0,
-        )
-        if counts[row, column]:
-            text = f"{counts[row, column]}" if whole else f"{counts[row, column]:.1f}"
-            colour = PAPER if share[row, column] > 0.55 else INK
-            axes.text(
-                column,
-                row,
-                text,
-                ha="center",
-                va="center",
-                color=colour,
-                weight="bold" if row == column else None,
-            )
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        count, shade = counts[row, column], float(share[row, column])
+        corner = column - 0.48, row - 0.48
+        axes.add_patch(Rectangle(corner, 0.96, 0.96, color=SERIES[0], alpha=shade, linewidth=0))
+        colour, weight = PAPER if shade > 0.55 else INK, "bold" if row == column else "normal"
+        text = f"{count}" if whole else f"{count:.1f}"
+        axes.text(column, row, text, ha="center", va="center", color=colour, weight=weight)
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xticks(range(len(names)), names)

@@ -30,6 +30,5 @@ def build(description: Description, places: Places) -> Report:
         block, absent = sections.render(section, places, number)
         blocks.append(block)
         missing += absent
-    return Report(
-        page.render(description.title, description.text, blocks), rows, list(dict.fromkeys(missing))
-    )
+    html = page.render(description.title, description.text, blocks)
+    return Report(html, rows, list(dict.fromkeys(missing)))

@@ -42,12 +42,10 @@ def curves(
         train, valid = points(rows, value, "train", x), points(rows, value, "valid", x)
         colour = series(index)
         if len(train):
-            faint = len(valid) > 0
-            axes.plot(
-                *_thinned(train).T, color=colour, linewidth=1.1 if faint else 1.6, alpha=0.5 if faint else 1
-            )
+            width, strength = (1.1, 0.5) if len(valid) else (1.6, 1)
+            axes.plot(*_thinned(train).T, color=colour, linewidth=width, alpha=strength)
         if len(valid):
-            axes.plot(*valid.T, color=colour, marker="o", markersize=3.2)
+            axes.plot(*valid.T, color=colour, marker="o", markersize=3.6, markeredgewidth=0)
         if len(train) or len(valid):
             axes.plot([], [], color=colour, linewidth=2.2, label=name)
     axes.set_xlabel(LABELS[x])

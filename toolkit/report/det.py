@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy.special import ndtr, ndtri
 
-from toolkit.report.style import INK, MUTED, PANEL, PAPER, SERIES, series, styled
+from toolkit.report.style import INK, MUTED, PANEL, SERIES, series, styled
 from toolkit.score import eer
 from toolkit.score.eer import EerResult
 
@@ -54,27 +54,18 @@ def det_plot(systems: Mapping[str, System]) -> Figure:
     figure = Figure(figsize=(PANEL, PANEL))
     axes = figure.add_subplot()
     low, high = _limits(systems)
-    axes.plot(ndtri([low, high]), ndtri([low, high]), color=MUTED, linewidth=0.8, linestyle=(0, (4, 4)))
+    axes.plot(ndtri([low, high]), ndtri([low, high]), color=MUTED, linewidth=0.8, linestyle="--")
     for index, (name, curve) in enumerate(systems.items()):
         cost = curve.result.costs[0]
         label = f"{name}: EER {100 * curve.result.eer:.2f} %, minDCF({cost.p_target:g}) {cost.minimum:.3f}"
         fpr, fnr = (ndtri(np.clip(rate, 1e-6, 1 - 1e-6)) for rate in (curve.fpr, curve.fnr))
         axes.plot(fpr, fnr, color=series(index), label=label)
         equal = ndtri(np.clip(curve.result.eer, low, high))
-        axes.plot(equal, equal, marker="o", markersize=7, color=series(index), markeredgecolor=PAPER)
+        axes.plot(equal, equal, marker="o", color=series(index))
         at = ndtri(np.clip(curve.min_dcf_point, low, high))
-        axes.plot(*at, marker="D", markersize=6.5, color=series(index), markeredgecolor=PAPER, clip_on=False)
+        axes.plot(*at, marker="D", color=series(index), clip_on=False)
     for marker, meaning in (("o", "EER"), ("D", "minDCF")):
-        axes.plot(
-            [],
-            [],
-            marker=marker,
-            color=INK,
-            markeredgecolor=PAPER,
-            markersize=6.5,
-            linewidth=0,
-            label=meaning,
-        )
+        axes.plot([], [], marker=marker, color=INK, linewidth=0, label=meaning)
     for axis, label in ((axes.xaxis, "false alarms (%)"), (axes.yaxis, "misses (%)")):
         axis.set_major_locator(FixedLocator([float(ndtri(tick)) for tick in _TICKS if low <= tick <= high]))
         axis.set_major_formatter(FuncFormatter(lambda number, _: f"{100 * float(ndtr(number)):.3g}"))
@@ -98,10 +89,8 @@ def score_histogram(system: System, title: str = "") -> Figure:
         density, _ = np.histogram(chosen, bins=edges, density=True)
         axes.stairs(density, edges, fill=True, color=colour, alpha=0.3)
         axes.stairs(density, edges, color=colour, linewidth=1.6, label=f"{name} ({len(chosen):,} trials)")
-    dashes = (0, (3, 2))
-    axes.axvline(
-        system.result.threshold, color=INK, linewidth=1.2, linestyle=dashes, label="threshold of equal error"
-    )
+    threshold = system.result.threshold
+    axes.axvline(threshold, color=INK, linewidth=1.2, linestyle="--", label="threshold of equal error")
     axes.set_xlabel("score")
     axes.set_ylabel("density")
     axes.set_ylim(bottom=0)

@@ -25,19 +25,12 @@ def discover(exp: Path) -> Description:
         UserError: there is nothing that a report could show, or a damaged file.
     """
     figures = _figure_files(exp)
-    results = [
-        Result(name=_name(path, exp), file=_relative(path, exp))
-        for paths in figures.values()
-        for path in paths
-    ]
-    wer, quality = (
-        {_name(path, exp): _relative(path, exp) for path in figures[kind]} for kind in ("wer", "quality")
-    )
+    results = [Result(name=name, file=file) for files in figures.values() for name, file in files.items()]
     sections: list[Section] = [*_curves(exp)]
-    if quality:
-        sections.append(description.Quality(kind="quality", iterations=quality))
-    if wer:
-        sections.append(description.ErrorRates(kind="wer", systems=wer))
+    if figures["quality"]:
+        sections.append(description.Quality(kind="quality", iterations=figures["quality"]))
+    if figures["wer"]:
+        sections.append(description.ErrorRates(kind="wer", systems=figures["wer"]))
     sections += _alignments(exp)
     if scores := {_name(path, exp): _relative(path, exp) for path in _pairs(exp, "scores", "trials")}:
         trials = {name: str(Path(path).with_name("trials")) for name, path in scores.items()}
@@ -45,25 +38,22 @@ def discover(exp: Path) -> Description:
     for path in _pairs(exp, "hyp.rttm", "ref.rttm"):
         files = _relative(path.with_name("ref.rttm"), exp), _relative(path, exp)
         title = f"Diarization: {_name(path, exp)}"
-        sections.append(
-            description.Timeline(kind="timeline", title=title, reference=files[0], hypothesis=files[1])
-        )
+        timeline = description.Timeline(kind="timeline", title=title, reference=files[0], hypothesis=files[1])
+        sections.append(timeline)
     if (exp / "times.jsonl").is_file():
         results.append(Result(name=exp.name, file="times.jsonl"))
         sections.append(description.Times(kind="times"))
     if not sections and not results:
-        raise UserError(
-            f"{exp}: nothing to report, expected metrics.jsonl or files that `score --json` wrote below it"
-        )
+        raise UserError(f"{exp}: nothing to report, expected metrics.jsonl or what `score --json` wrote")
     return Description(title=exp.resolve().name, results=results, sections=sections)
 
 
-def _figure_files(exp: Path) -> dict[str, list[Path]]:
-    """Files with figures, by kind."""
-    found: dict[str, list[Path]] = {kind: [] for kind in GROUPS}
+def _figure_files(exp: Path) -> dict[str, dict[str, str]]:
+    """Kind -> name -> file, for the JSON files with figures."""
+    found: dict[str, dict[str, str]] = {kind: {} for kind in GROUPS}
     for path in sorted(exp.rglob("*.json")):
         if (kind := kind_of(read_json(path))) in found:
-            found[kind].append(path)
+            found[kind][_name(path, exp)] = _relative(path, exp)
     return found
 
 

@@ -20,10 +20,8 @@ class Block:
     @property
     def anchor(self) -> str:
         """The section's id."""
-        return (
-            "-".join("".join(letter if letter.isalnum() else " " for letter in self.title.lower()).split())
-            or "section"
-        )
+        letters = (letter if letter.isalnum() else " " for letter in self.title.lower())
+        return "-".join("".join(letters).split()) or "section"
 
 
 def figure(svg: str, caption: str = "", wide: bool = False, below: str = "") -> str:

@@ -29,31 +29,20 @@ def error_rates(section: description.ErrorRates, canvas: Canvas) -> list[str]:
     details = {name: _read_details(path) for name, path in canvas.find_each(section.details).items()}
     if not systems:
         return []
-    key = section.metric.lower()
-    rows = [
-        (name, *(100 * content.number(part) for part in (key, f"{key}_low", f"{key}_high")))
-        for name, content in systems.items()
-    ]
-    caption = " ".join(
-        ["Whiskers: 95 % bootstrap interval over utterances.", *map(_difference, systems.items())]
-    )
+    rows = [(name, *_rate(content, section.metric.lower())) for name, content in systems.items()]
     text = "; ".join(f"{name}: {value:.2f} %" for name, value, *_ in rows)
-    picture = canvas.picture(
-        bars.intervals(rows, f"{section.metric} (%)"), f"{section.metric}. {text}", caption
-    )
-    columns = (
-        "system",
-        "WER",
-        "substitutions",
-        "deletions",
-        "insertions",
-        "words",
-        "wrong utterances",
-        "CER",
-    )
-    kinds = page.table(columns, [_kinds(*item) for item in systems.items()], "Kinds of error", range(1, 8))
-    shown = _examples(details, section.examples) if details else ""
-    return [page.panels([picture]), kinds, shown]
+    figure = bars.intervals(rows, f"{section.metric} (%)")
+    notes = ["Whiskers: 95 % bootstrap interval over utterances.", *map(_difference, systems.items())]
+    picture = canvas.picture(figure, f"{section.metric}. {text}", " ".join(notes))
+    counts = ("substitutions", "deletions", "insertions", "words", "wrong utterances")
+    kinds = [_kinds(*item) for item in systems.items()]
+    errors = page.table(("system", "WER", *counts, "CER"), kinds, "Kinds of error", range(1, 8))
+    return [page.panels([picture]), errors, _examples(details, section.examples) if details else ""]
+
+
+def _rate(content: Content, key: str) -> list[float]:
+    """An error rate and its interval, in percent."""
+    return [100 * content.number(key + bound) for bound in ("", "_low", "_high")]
 
 
 def _difference(system: tuple[str, Content]) -> str:
@@ -89,9 +78,7 @@ def _read_details(path: Path) -> dict[str, Columns]:
     for name, row in rows.items():
         parts = [row.get(kind, []) for kind in ("ref", "hyp", "op")]
         if len({len(part) for part in parts}) != 1:
-            raise UserError(
-                f"{path}: {name}: found {[len(part) for part in parts]} words, expected equal numbers"
-            )
+            raise UserError(f"{path}: {name}: found ref, hyp and op of different lengths, expected equal")
         aligned[name] = list(zip(*parts, strict=True))
     return aligned
 
@@ -183,9 +170,8 @@ def _alignment(
     spoken = " ".join(supervision.text for supervision in cut.supervisions if supervision.text)
     caption = f"Transcript: {spoken}" if spoken else ""
     label = f"Spectrogram of {cut.id} with {len(shown)} aligned tokens"
-    return canvas.picture(
-        figure, label, caption, _player(samples, cut.sampling_rate, cut.id) if section.audio else ""
-    )
+    player = _player(samples, cut.sampling_rate, cut.id) if section.audio else ""
+    return canvas.picture(figure, label, caption, player)
 
 
 def _read_posteriors(path: Path) -> Posteriors | None:

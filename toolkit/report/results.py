@@ -53,10 +53,8 @@ class Metric:
         """The value and the interval, as text."""
         unit = " %" if self.unit == "%" else ""
         known = not math.isnan(self.low + self.high)
-        return (
-            f"{self.text(self.value)}{unit}",
-            f"{self.text(self.low)} to {self.text(self.high)}" if known else "",
-        )
+        interval = f"{self.text(self.low)} to {self.text(self.high)}" if known else ""
+        return f"{self.text(self.value)}{unit}", interval
 
 
 def read_metrics(path: Path, *kinds: str) -> tuple[str, list[Metric], str]:
@@ -74,11 +72,8 @@ def read_metrics(path: Path, *kinds: str) -> tuple[str, list[Metric], str]:
         stages = [
             Metric(name, name, value, unit="seconds", headline=False) for name, value in seconds.items()
         ]
-        return (
-            "times",
-            [*stages, Metric("all stages", "all stages", sum(seconds.values()), unit="seconds")],
-            "",
-        )
+        total = Metric("all stages", "all stages", sum(seconds.values()), unit="seconds")
+        return "times", [*stages, total], ""
     content = read_content(path, *(kinds or _READERS))
     kind = kind_of(content.keys)
     return kind, *_READERS[kind](content)

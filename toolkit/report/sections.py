@@ -42,7 +42,7 @@ def _curves(section: description.Curves, canvas: Canvas) -> list[str]:
     logs = {name: read_log(path) for name, path in canvas.find_each(files).items()}
     runs = {name: rows for name, rows in logs.items() if rows}
     if not runs:
-        return []
+        return [page.paragraph("Nothing has been logged yet.")] if logs else []
     values = section.values or dict.fromkeys(values_of(runs), "")
     pictures = []
     for value, axis in values.items():
@@ -58,7 +58,7 @@ def _curves(section: description.Curves, canvas: Canvas) -> list[str]:
     return [
         page.panels(pictures),
         page.paragraph(note),
-        page.details("Figures", page.table(columns, rows, "Loss", range(1, 6))),
+        page.details("In figures", page.table(columns, rows, "Loss", range(1, 6))),
     ]
 
 

@@ -74,6 +74,8 @@ _SETTINGS = {
     "text.color": INK,
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
+    "lines.markersize": 6.5,
+    "lines.markeredgecolor": PAPER,
     "figure.facecolor": "none",
     "savefig.transparent": True,
 }
@@ -152,10 +154,12 @@ def _tidy(key: str, value: str) -> str:
     if key == "style":
         value = re.sub(r"font-family:[^;]*(; )?", "", value)
     if key in ("d", "x", "y", "style", "points"):
-        value = re.sub(
-            r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), value
-        )
+        value = re.sub(r"-?\d+\.\d{3,}", _two_decimals, value)
     return " ".join(value.split())
+
+
+def _two_decimals(number: re.Match) -> str:
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
 
 
 def _themed(svg: str) -> str:

@@ -60,61 +60,45 @@ def timeline(
         seconds: how much is shown at most.
         title: above the picture.
     """
-    mapping = pieces.mapping
     last = max((turn.end for turn in (*reference, *hypothesis)), default=start)
     end = min(start + seconds, last) if last > start else start + 1
-    reference, hypothesis = (
-        [turn for turn in turns if turn.end > start] for turns in (reference, hypothesis)
-    )
-    speakers = list(dict.fromkeys(turn.speaker for turn in sorted(reference)))
-    strangers = sorted(
-        {turn.speaker for turn in hypothesis} - {old for old, new in mapping.items() if new in speakers}
-    )
+    shown = {turn.speaker for turn in reference if turn.end > start}
+    # Hypothesis speakers under the names of the reference; the others keep their own.
+    names = {turn.speaker: pieces.mapping.get(turn.speaker) for turn in hypothesis if turn.end > start}
+    speakers = list(dict.fromkeys(turn.speaker for turn in sorted(reference) if turn.speaker in shown))
+    strangers = sorted(name for name, mapped in names.items() if mapped not in shown)
     rows = len(speakers) + len(strangers) + 1
     figure = Figure(figsize=(WIDE, 0.95 + 0.42 * rows))
     axes = figure.add_subplot()
-    for index, speaker in enumerate(speakers):
-        heard = [turn for turn in hypothesis if mapping.get(turn.speaker) == speaker]
-        _bars(
-            axes, [turn for turn in reference if turn.speaker == speaker], index - 0.38, 0.36, series(index)
-        )
-        _bars(axes, heard, index + 0.02, 0.36, series(index), alpha=0.5)
-    for index, speaker in enumerate(strangers, len(speakers)):
-        _bars(
-            axes,
-            [turn for turn in hypothesis if turn.speaker == speaker],
-            index + 0.02,
-            0.36,
-            MUTED,
-            alpha=0.5,
-        )
+    for row, speaker in enumerate(speakers):
+        heard = {name for name, mapped in names.items() if mapped == speaker}
+        _bars(axes, _turns_of(reference, {speaker}), row - 0.38, 0.36, series(row))
+        _bars(axes, _turns_of(hypothesis, heard), row + 0.02, 0.36, series(row), alpha=0.5)
+    for row, speaker in enumerate(strangers, len(speakers)):
+        _bars(axes, _turns_of(hypothesis, {speaker}), row + 0.02, 0.36, MUTED, alpha=0.5)
     for region in error_regions(pieces):
         colour = COLOURS[KINDS[region.kind][0]][0]
         axes.axvspan(region.start, region.end, color=colour, alpha=0.13, linewidth=0, zorder=0)
         _bars(axes, [Turn(*region)], rows - 1.38 + 0.27 * list(KINDS).index(region.kind), 0.24, colour)
-    names = {new: old for old, new in mapping.items()}
-    labels = [
-        f"{speaker} → {names[speaker]}" if speaker in names else f"{speaker} → not found"
-        for speaker in speakers
-    ]
-    axes.set_yticks(
-        range(rows), [*labels, *(f"not in the reference: {name}" for name in strangers), "errors"]
-    )
+    found = {mapped: name for name, mapped in pieces.mapping.items()}
+    labels = [f"{speaker} → {found.get(speaker, 'not found')}" for speaker in speakers]
+    labels += [f"not in the reference: {name}" for name in strangers]
+    axes.set_yticks(range(rows), [*labels, "errors"])
     axes.tick_params(axis="y", labelcolor=INK)
     axes.set_ylim(rows - 0.45, -0.55)
     axes.set_xlim(start, end)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("time (seconds)")
     axes.set_title(title)
-    keys = [Patch(color=COLOURS[colour][0], label=kind) for kind, (colour, _) in KINDS.items()]
-    keys += [
-        Patch(color=MUTED, label="reference (upper bar)"),
-        Patch(color=MUTED, alpha=0.5, label="hypothesis (lower)"),
-    ]
-    figure.legend(
-        handles=keys[3:] + keys[:3], loc="outside lower left", ncols=5, handlelength=1.1, columnspacing=1.4
-    )
+    keys = [Patch(color=MUTED, label="reference (upper bar)")]
+    keys += [Patch(color=MUTED, alpha=0.5, label="hypothesis (lower)")]
+    keys += [Patch(color=COLOURS[colour][0], label=kind) for kind, (colour, _) in KINDS.items()]
+    figure.legend(handles=keys, loc="outside lower left", ncols=5, handlelength=1.1, columnspacing=1.4)
     return figure
+
+
+def _turns_of(turns: Sequence[Turn], speakers: set[str]) -> list[Turn]:
+    return [turn for turn in turns if turn.speaker in speakers]
 
 
 def _bars(axes, turns: Sequence[Turn], top: float, height: float, colour: str, alpha: float = 1) -> None:
