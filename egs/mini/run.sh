@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# From raw recordings to scores: pretraining without transcripts, then recognition, speaker verification and diarization
+# from the pretrained encoder, on the telephone prompts of five languages (131 minutes) and synthetic voices.
+# TOOLKIT_DATA and TOOLKIT_EXP name other folders than data/ and exp/ of this recipe.
+. "$(dirname "$0")/../../tools/stages.sh"
+
+exp=${TOOLKIT_EXP:-$recipe/exp}
+data=${TOOLKIT_DATA:-$recipe/data}
+voices=80 voice_seconds=40 meetings="--train 40 --valid 5 --test 14"
+pretrain_updates=1500 asr_updates=900 speaker_updates=400 diarization_updates=400
+if $quick; then
+  voices=20 voice_seconds=24 meetings="--train 8 --valid 2 --test 6"
+  pretrain_updates=60 asr_updates=60 speaker_updates=40 diarization_updates=40
+fi
+
+stage fetch "recordings and transcripts, with checksums" fetch local/checksums.txt
+fetch() { python local/fetch.py --data "$data"; }
+
+stage manifests "decode, check and split the recordings" manifests "$data/source.txt"
+manifests() { python local/manifests.py --data "$data"; }
+
+stage voices "synthetic voices read training sentences" voices "$data/cuts_real_train.jsonl.gz"
+voices() {
+  python local/tts.py --data "$data" --speakers $voices --seconds $voice_seconds
+  python local/tasks.py --data "$data"
+}
+
+stage meetings "simulated meetings" meetings "$data/cuts_tts.jsonl.gz"
+# shellcheck disable=SC2086 # $meetings are several words
+meetings() { python local/meetings.py --data "$data" $meetings; }
+
+stage kmeans "cluster MFCC, label frames, measure the labels" kmeans "$data/cuts_pretrain_train.jsonl.gz"
+kmeans() { label_frames 1 100; }
+
+stage pretrain "masked prediction of the MFCC labels" pretrain conf/pretrain.yaml "$exp/labels-1/train/cuts.jsonl.gz"
+pretrain() { pretrain_on 1 100; }
+
+stage relabel "cluster a hidden layer, label and measure again" relabel "$exp/pretrain-1/model/model.safetensors"
+relabel() { label_frames 2 200 --model "$exp/pretrain-1/model" --layer 4; }
+
+stage pretrain2 "masked prediction of the hidden layer's labels" pretrain2 \
+  conf/pretrain.yaml "$exp/labels-2/train/cuts.jsonl.gz"
+pretrain2() { pretrain_on 2 200 --init.model="$exp/pretrain-1/model"; }
+
+stage asr "recognition: CTC from scratch and from the pretrained encoder" asr \
+  conf/asr.yaml "$exp/pretrain-2/model/model.safetensors" "$data/cuts_asr_train.jsonl.gz"
+asr() {
+  local settings=(--data.train="$data/cuts_asr_train.jsonl.gz" --data.valid="$data/cuts_asr_valid.jsonl.gz"
+    --train.max_updates=$asr_updates)
+  train asr-scratch conf/asr.yaml "${settings[@]}"
+  train asr-pretrained conf/asr.yaml "${settings[@]}" --init.model="$exp/pretrain-2/model"
+}
+
+stage decode "recognise held-out sentences, word error rates" decode \
+  "$exp/asr-scratch/model/model.safetensors" "$exp/asr-pretrained/model/model.safetensors"
+decode() {
+  local system reference=$data/cuts_asr_test.jsonl.gz
+  for system in scratch pretrained; do
+    python -m toolkit.bin.decode --model "$exp/asr-$system/model" --cuts "$reference" --out "$exp/asr-$system/test"
+  done
+  python -m toolkit.bin.score wer --ref "$reference" --hyp "$exp/asr-scratch/test/text" \
+    --json "$exp/asr-scratch/wer.json" --details "$exp/asr-scratch/wer.txt"
+  python -m toolkit.bin.score wer --ref "$reference" --hyp "$exp/asr-pretrained/test/text" \
+    --baseline "$exp/asr-scratch/test/text" --json "$exp/asr-pretrained/wer.json" --details "$exp/asr-pretrained/wer.txt"
+  python -m toolkit.bin.decode --model "$exp/asr-pretrained/model" --cuts "$reference" \
+    --out "$exp/asr-pretrained/alignment" --align
+}
+
+stage speaker "speaker verification: fine-tune, embed, score trials" speaker \
+  conf/speaker.yaml "$exp/pretrain-2/model/model.safetensors" "$data/cuts_speaker_train.jsonl.gz"
+speaker() {
+  local set
+  train speaker conf/speaker.yaml --data.train="$data/cuts_speaker_train.jsonl.gz" \
+    --data.valid="$data/cuts_speaker_valid.jsonl.gz" --train.max_updates=$speaker_updates \
+    --init.model="$exp/pretrain-2/model"
+  python -m toolkit.bin.embed --model "$exp/speaker/model" --cuts "$data/cuts_speaker_test.jsonl.gz" \
+    --output "$exp/speaker/test.safetensors"
+  for set in real tts; do
+    if [ ! -s "$data/trials_$set.txt" ]; then continue; fi
+    python -m toolkit.bin.verify --trials "$data/trials_$set.txt" --embeddings "$exp/speaker/test.safetensors" \
+      --output "$exp/speaker/scores_$set.txt"
+    python -m toolkit.bin.score eer --trials "$data/trials_$set.txt" --scores "$exp/speaker/scores_$set.txt" \
+      --json "$exp/speaker/eer_$set.json"
+  done
+}
+
+stage diarization "diarization: fine-tune on meetings, cluster, score" diarization \
+  conf/diarization.yaml "$exp/speaker/model/model.safetensors" "$data/cuts_meetings_train.jsonl.gz"
+diarization() {
+  train diarization conf/diarization.yaml --data.train="$data/cuts_meetings_train.jsonl.gz" \
+    --data.valid="$data/cuts_meetings_valid.jsonl.gz" --train.max_updates=$diarization_updates \
+    --init.model="$exp/pretrain-2/model"
+  python -m toolkit.bin.diarize --model "$exp/diarization/model" --speaker-model "$exp/speaker/model" \
+    --cuts "$data/cuts_meetings_test.jsonl.gz" --output "$exp/diarization/test.rttm"
+  python -m toolkit.bin.score der --ref "$data/ref_meetings_test.rttm" --hyp "$exp/diarization/test.rttm" \
+    --uem "$data/ref_meetings_test.uem" --json "$exp/diarization/der.json"
+}
+
+stage report "the table and exp/report.html" report conf/report.yaml "$exp/asr-pretrained/wer.json" \
+  "$exp/speaker/eer_tts.json" "$exp/diarization/der.json"
+report() {
+  python -m toolkit.bin.report --exp "$exp" --config conf/report.yaml --data "$data" --out "$exp/report.html" \
+    --table "$exp/RESULTS.md"
+}
+
+# label_frames ITERATION CLUSTERS [what kmeans is told about the features]
+label_frames() {
+  local split folder=$exp/labels-$1
+  python -m toolkit.bin.kmeans --cuts "$data/cuts_pretrain_train.jsonl.gz" --out "$folder/kmeans.safetensors" \
+    --clusters "$2" --frame-shift 0.04 "${@:3}"
+  for split in train valid; do
+    python -m toolkit.bin.label --cuts "$data/cuts_pretrain_$split.jsonl.gz" --kmeans "$folder/kmeans.safetensors" \
+      --out "$folder/$split"
+  done
+}
+
+# pretrain_on ITERATION CLUSTERS [settings]
+pretrain_on() {
+  train "pretrain-$1" conf/pretrain.yaml --data.train="$exp/labels-$1/train/cuts.jsonl.gz" \
+    --data.valid="$exp/labels-$1/valid/cuts.jsonl.gz" --objective.num_classes="$2" \
+    --train.max_updates=$pretrain_updates "${@:3}"
+}
+
+# train EXPERIMENT CONFIGURATION [settings]: two batches make an update, on two cores or GPUs where there are two, else
+# one after the other; the result is the same.
+train() {
+  local restart='' devices
+  if $fresh; then restart=--restart; fi
+  devices=$(python -c 'import os, torch; print(torch.cuda.device_count() or len(os.sched_getaffinity(0)))')
+  if [ "$devices" -ge 2 ]; then
+    OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 -m toolkit.bin.train --config "$2" --exp "$exp/$1" \
+      ${restart:+"$restart"} "${@:3}"
+  else
+    python -m toolkit.bin.train --config "$2" --exp "$exp/$1" --train.accumulation=2 ${restart:+"$restart"} "${@:3}"
+  fi
+}
+
+run_stages "$@"

@@ -1,0 +1,51 @@
+"""Average the weights of several checkpoints into a model directory."""
+
+import argparse
+from pathlib import Path
+
+from toolkit.bin import run
+
+EPILOG = """
+example:
+  the mean of the last two checkpoints of an experiment, as a model directory of its own:
+    python -m toolkit.bin.average --exp exp/asr --last 2 --output exp/asr/model-avg2
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="python -m toolkit.bin.average",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument("--exp", required=True, metavar="DIR", help="experiment folder")
+    result.add_argument("--last", type=int, default=2, metavar="N", help="checkpoints to average (default: 2)")
+    result.add_argument("--output", required=True, metavar="DIR", help="model directory to write")
+    return result
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    import shutil
+
+    from toolkit import checkpoint
+    from toolkit.errors import UserError
+    from toolkit.files import atomic_write
+
+    found = checkpoint.steps(Path(args.exp) / "checkpoints")
+    if not 1 <= args.last <= len(found):
+        raise UserError(f"--last: found {args.last}, expected 1 to {len(found)}, the checkpoints in {args.exp}")
+    source, target = Path(args.exp) / "model", Path(args.output)
+    target.mkdir(parents=True, exist_ok=True)
+    for path in [Path(args.exp) / "config.yaml", *source.glob("*")]:
+        if path.is_file() and path.name not in ("model.safetensors", "RESULTS.json"):
+            with atomic_write(target / path.name, "wb") as file, open(path, "rb") as content:
+                shutil.copyfileobj(content, file)
+    checkpoint.save(target / "model.safetensors", checkpoint.average(found[-args.last :]))
+    print(f"mean of {', '.join(path.name for path in found[-args.last:])} in {target}")
+
+
+if __name__ == "__main__":
+    run(main)
