@@ -26,7 +26,7 @@ make_environment() {
     echo "Using the environment $venv; it has all that is needed."
     return
   fi
-  "$venv/bin/python" -m pip --version > /dev/null 2>&1 ||
+  "$venv/bin/python" -I -m pip --version > /dev/null 2>&1 ||
     environment_error "$venv: is no working Python environment with pip; remove it and start again"
   local extras
   extras=$(IFS=, && echo "$*")
@@ -38,7 +38,8 @@ make_environment() {
     echo "Installing the toolkit and what it needs ($extras): PyTorch with its CUDA libraries takes 4.6 GB," \
       "about 2.1 GB to download; a few minutes on a fast line."
   fi
-  "$venv/bin/python" -m pip install --editable "${root}[$extras]" ||
+  # -I: pip should see the environment alone, not what PYTHONPATH or the current folder add to it.
+  "$venv/bin/python" -I -m pip install --editable "${root}[$extras]" ||
     environment_error "pip could not install what is needed; see its lines above, then start again"
   requirements_met "$venv/bin/python" "$@" || environment_error "$venv: still incomplete after pip; remove it and start again"
 }
