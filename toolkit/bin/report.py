@@ -2,10 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from toolkit.bin import run
 from toolkit.errors import UserError
 from toolkit.files import atomic_write
+
+if TYPE_CHECKING:
+    from toolkit.report.description import Description
 
 EPILOG = """examples:
   python -m toolkit.bin.report --exp exp/mini --out exp/mini/report.html
@@ -67,19 +71,20 @@ def main(argv: list[str] | None = None) -> None:
 
     description = _description(args.exp, args.config)
     description.title = args.title or description.title
-    report = build(description, Places(args.exp, args.data and args.data.resolve()))
+    places = Places(args.exp, args.data and args.data.resolve())
+    report = build(description, places)
     if report.missing and args.strict:
-        raise UserError(f"{args.exp / report.missing[0]}: no such file ({len(report.missing)} such)")
+        raise UserError(f"{places(report.missing[0])}: no such file ({len(report.missing)} such)")
     _write(args.out, report.html)
     if args.table:
         _write(args.table, table.as_markdown(report.rows))
-    print(table.as_text(report.rows))
-    print(
-        f"\nreport: {args.out}" + (f" ({len(report.missing)} files not there yet)" if report.missing else "")
-    )
+    if report.rows:
+        print(table.as_text(report.rows), end="\n\n")
+    note = f" ({len(report.missing)} files not there yet)" if report.missing else ""
+    print(f"report: {args.out}{note}")
 
 
-def _description(exp: Path, config: Path | None):
+def _description(exp: Path, config: Path | None) -> "Description":
     from toolkit.report import discover
     from toolkit.report.description import load
 
