@@ -99,9 +99,10 @@ def test_assignment_is_the_best_one_without_repeats(seed):
         assert tuple(found[members]) == best
 
 
-def test_assignment_leaves_out_the_worst_where_centres_are_few():
+def test_assignment_repeats_only_where_centres_are_few():
     embeddings = np.array([[1.0, 0.2], [1.0, 0.0], [0.0, 1.0]])
-    assert assign(embeddings, np.eye(2), [7, 7, 7]).tolist() == [-1, 0, 1]
+    assert assign(embeddings, np.eye(2), [7, 7, 7]).tolist() == [0, 0, 1]
+    assert assign(embeddings, np.eye(2), [7, 7, 8]).tolist() == [1, 0, 1]
 
 
 @pytest.mark.parametrize(

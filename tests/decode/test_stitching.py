@@ -39,11 +39,6 @@ def test_short_speech_makes_no_speaker_of_its_own():
     assert identify([Chunk(4, [local([1] * 4, A, clean=0.1)])], 0.5, ClusteringConfig()).tolist() == [0]
 
 
-def test_two_of_a_chunk_never_share_a_name():
-    chunks = [Chunk(4, [local([1] * 4, A), local([1] * 4, A)])]
-    assert identify(chunks, 0.5, ClusteringConfig()).tolist() == [0, -1]
-
-
 def test_silence():
     chunks = [Chunk(3, []), Chunk(2, [])]
     labels = identify(chunks, 0.5, ClusteringConfig())
@@ -59,9 +54,9 @@ def test_overlapping_chunks_are_averaged():
     np.testing.assert_allclose(scores, [[1, 0], [1, 0], [0.5, 0.25], [0.5, 0.25], [0, 1], [0, 1]])
 
 
-def test_a_speaker_without_a_name_is_left_out():
-    scores = stitch([Chunk(2, [local([1, 1]), local([1, 0])])], np.array([0, -1]), step=1)
-    assert scores.tolist() == [[1], [1]]
+def test_two_local_speakers_who_are_one_count_once():
+    scores = stitch([Chunk(2, [local([1, 0.5]), local([0.5, 0.75])])], np.array([0, 0]), step=1)
+    assert scores.tolist() == [[1], [0.75]]
 
 
 def test_as_many_speakers_as_the_scores_add_up_to():

@@ -84,10 +84,11 @@ def centroids(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def assign(embeddings: np.ndarray, centers: np.ndarray, groups: Sequence[int]) -> np.ndarray:
-    """Gives each embedding the nearest centre, but never two of a group the same one.
+    """Gives each embedding a near centre, those of a group different ones as far as there are enough.
 
     The local speakers of one chunk are different people (a cannot-link constraint), so that each chunk is
-    matched as a whole: the assignment with the highest total cosine.
+    matched as a whole: the assignment with the highest total cosine. Those who are left over where a group
+    has more members than there are centres go to their nearest centre after all.
 
     Args:
         embeddings: (N, D).
@@ -95,12 +96,11 @@ def assign(embeddings: np.ndarray, centers: np.ndarray, groups: Sequence[int]) -
         groups: N group names; members of a group need not be neighbours.
 
     Returns:
-        (N,) int64 centre indices; -1 where a group has more members than there are centres and this one fits
-        least.
+        (N,) int64 centre indices.
     """
     groups = np.asarray(groups)
     similarity = normalize(np.asarray(embeddings, dtype=np.float64)) @ centers.T
-    labels = np.full(len(similarity), -1, dtype=np.int64)
+    labels = similarity.argmax(1)
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
         rows, columns = linear_sum_assignment(similarity[members], maximize=True)

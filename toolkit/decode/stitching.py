@@ -53,8 +53,7 @@ def identify(chunks: Sequence[Chunk], min_clean: float, config: ClusteringConfig
         config: of the clustering.
 
     Returns:
-        (N,) int64: the speaker of the recording for each local speaker, chunk after chunk; -1 for one who
-        finds no place because the chunk has more speakers than the recording.
+        (N,) int64: the speaker of the recording for each local speaker, chunk after chunk.
     """
     groups = [index for index, chunk in enumerate(chunks) for _ in chunk.speakers]
     if not groups:
@@ -78,16 +77,17 @@ def stitch(chunks: Sequence[Chunk], labels: np.ndarray, step: int) -> np.ndarray
         (T, G) float32 probabilities.
     """
     total = max((index * step + chunk.frames for index, chunk in enumerate(chunks)), default=0)
-    scores = np.zeros((total, labels.max(initial=-1) + 1), dtype=np.float32)
+    num_speakers = labels.max(initial=-1) + 1
+    scores = np.zeros((total, num_speakers), dtype=np.float32)
     coverage = np.zeros((total, 1), dtype=np.float32)
     names = iter(labels.tolist())
     for index, chunk in enumerate(chunks):
-        here = slice(index * step, index * step + chunk.frames)
-        coverage[here] += 1
+        own = np.zeros((chunk.frames, num_speakers), dtype=np.float32)
         # The names come second, so that zip takes none too many.
         for local, name in zip(chunk.speakers, names, strict=False):
-            if name >= 0:
-                scores[here, name] += local.activity
+            own[:, name] = np.maximum(own[:, name], local.activity)
+        scores[index * step : index * step + chunk.frames] += own
+        coverage[index * step : index * step + chunk.frames] += 1
     return scores / np.maximum(coverage, 1)
 
 
