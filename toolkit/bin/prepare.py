@@ -109,7 +109,7 @@ def add_validate(result: argparse.ArgumentParser) -> None:
         "--skipped",
         type=Path,
         metavar="FILE",
-        help="list of the others (default: skipped.jsonl beside OUT or CUTS)",
+        help="list of the others (default: *.skipped.jsonl beside OUT or CUTS)",
     )
     add_limits(result)
     add_threads(result)
@@ -237,7 +237,7 @@ def validate_cuts(args: argparse.Namespace) -> None:
 
     rules = replace(TASKS[args.task], limits=Limits(args.max_clipped, args.min_level))
     cuts = progress(open_cuts(args.cuts), None, "validate")
-    skipped = args.skipped or (args.out or Path(args.cuts)).parent / "skipped.jsonl"
+    skipped = args.skipped or beside(args.out or Path(args.cuts))
     kept, kinds = write_valid(validate(cuts, rules, args.decode, args.threads), args.out, skipped)
     print(f"{args.cuts}: {kept} cuts can be used for {args.task}")
     say_kinds(f"skipped ({skipped})", kinds)
@@ -262,13 +262,18 @@ def pack(args: argparse.Namespace) -> None:
     from toolkit.data.validate import skipped_list
     from toolkit.progress import progress
 
-    skipped = args.out.with_name(f"{args.out.name}.skipped.jsonl")
+    skipped = beside(args.out)
     with skipped_list(skipped) as skip:
         count = write_shar(
             progress(open_cuts(args.cuts), None, "pack"), args.out, args.shard_size, args.format, skip
         )
     print(f"{args.out}: {count} cuts in tar files of {args.shard_size}")
     say_kinds(f"skipped ({skipped})", skip.kinds)
+
+
+def beside(path: Path) -> Path:
+    """Where the list of skipped cuts goes: a/cuts.jsonl.gz has a/cuts.skipped.jsonl."""
+    return path.with_name(path.name.removesuffix(".gz").removesuffix(".jsonl") + ".skipped.jsonl")
 
 
 def say_splits(counts: "dict[str, Count]") -> None:
