@@ -74,11 +74,9 @@ def main(argv: list[str] | None = None) -> None:
     codebook.meta |= {"features": recipe, "cuts": args.cuts}
     codebook.save(args.out)
     write_jsonl(f"{args.out}.skipped.jsonl", skipped)
-    found = codebook.meta
-    print(
-        f"{args.out}: {args.clusters} clusters of {found['num_frames']} frames, inertia {found['inertia']:.4g} "
-        f"a frame; {len(skipped)} cuts skipped"
-    )
+    num_frames, inertia = codebook.meta["num_frames"], codebook.meta["inertia"]
+    print(f"{args.out}: {args.clusters} clusters of {num_frames} frames, inertia {inertia:.4g} a frame")
+    print(f"{len(skipped)} cuts skipped, listed in {args.out}.skipped.jsonl")
 
 
 def read_recipe(args: argparse.Namespace) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     found = read_summary(args.out)
     print(
         f"{args.out}/cuts.jsonl.gz: {found.num_cuts} cuts with {found.num_frames} labels, "
-        f"{found.audio_seconds / 3600:.2f} h; {found.num_skipped} skipped"
+        f"{found.audio_seconds / 3600:.2f} h; {found.num_skipped} skipped, listed in {args.out}/skipped.jsonl"
     )
 
 
