@@ -102,12 +102,13 @@ def drawn_frames(
     from toolkit.ssl.extract import draw
 
     cuts = open_cuts(args.cuts)
-    durations = [cut.duration for cut in cuts]
+    count, seconds = 0, 0.0
+    for cut in cuts:
+        count, seconds = count + 1, seconds + cut.duration
     # Twice the frames that are kept make a fair sample; the rest need not be read.
-    enough = 2 * args.max_frames * frame_shift / max(sum(durations), 1e-9)
-    portion = min(args.portion, enough)
+    portion = min(1.0, args.portion, 2 * args.max_frames * frame_shift / max(seconds, frame_shift))
     frames = draw(cuts, features, portion, args.seed, skipped, args.batch_seconds)
-    return progress(frames, max(1, round(min(1.0, portion) * len(durations))), "features")
+    return progress(frames, max(1, round(portion * count)), "features")
 
 
 if __name__ == "__main__":
