@@ -209,6 +209,7 @@ def test_an_interrupted_run_goes_on(tmp_path, corpus, codebook, monkeypatch):
         read_summary(broken)
     # A shard whose labels were written but not its cuts counts as not done.
     (broken / "shards/00001.cuts.jsonl.gz").unlink()
+    (broken / "shards/.00002.h5.x.tmp").write_bytes(b"half a file")
     read = []
     monkeypatch.setattr(
         "toolkit.ssl.extract.load_audio", lambda cut: read.append(cut.id) or cut.load_audio()[0]

@@ -235,3 +235,5 @@ def _finish(folder: Path, num_shards: int, recipe: dict[str, Any]) -> None:
     for _, cuts_path, skipped_path in paths:
         cuts_path.unlink()
         skipped_path.unlink()
+    for left_by_a_crash in (folder / "shards").glob(".*.tmp"):
+        left_by_a_crash.unlink()
