@@ -75,15 +75,32 @@ class Requirement(NamedTuple):
 
 def check(extra: str | None = None) -> list[Requirement]:
     """Looks up what is installed for the required packages, or an extra's; imports none of them."""
+    return [lookup(line, purpose) for line, purpose in (EXTRAS[extra] if extra else REQUIRED).items()]
+
+
+def lookup(line: str, purpose: str) -> Requirement:
+    """What is installed for one requirement, such as "torch>=2.11,<2.12"."""
     from packaging.requirements import Requirement as Specification
 
-    found = []
-    for line, purpose in (EXTRAS[extra] if extra else REQUIRED).items():
-        specification = Specification(line)
-        try:
-            version = metadata.version(specification.name)
-        except metadata.PackageNotFoundError:
-            version = None
-        ok = version is not None and specification.specifier.contains(version, prereleases=True)
-        found.append(Requirement(specification.name, str(specification.specifier), purpose, version, ok))
-    return found
+    wanted = Specification(line)
+    try:
+        version = metadata.version(wanted.name)
+    except metadata.PackageNotFoundError:
+        version = None
+    ok = version is not None and wanted.specifier.contains(version, prereleases=True)
+    return Requirement(wanted.name, str(wanted.specifier), purpose, version, ok)
+
+
+def modules(distribution: str) -> set[str]:
+    """The top-level modules that an installed distribution brings along.
+
+    Raises:
+        importlib.metadata.PackageNotFoundError: it is not installed.
+    """
+    # Not metadata.packages_distributions(): in Python 3.10 it misses packages without top_level.txt.
+    found = metadata.distribution(distribution)
+    listed = found.read_text("top_level.txt")
+    if listed is not None:
+        return set(listed.split())
+    tops = {path.parts[0].split(".")[0] for path in found.files or [] if path.suffix in (".py", ".so")}
+    return {top for top in tops if top.isidentifier()}

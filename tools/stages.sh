@@ -25,7 +25,7 @@
 # A finished stage leaves a stamp and is not run again until its key changes. The key covers the text of its function and
 # of the recipe's functions that it calls, the values of the variables in them, --quick, and the content of its input
 # files. So list as inputs the configuration and the files of earlier stages that a stage reads: what depends on a change
-# is then redone, and nothing else.
+# is then redone, and nothing else. The code of the toolkit is not part of it: after changing that, use --force.
 #
 # Written for bash 3.2 and later.
 

@@ -223,6 +223,14 @@ def test_mistakes_get_one_line(recipe: Recipe, arguments: list[str], message: st
     assert text.count("\n") == 1
 
 
+def test_every_recipe_explains_itself(root: Path) -> None:
+    for script in root.glob("egs/**/run.sh"):
+        run = subprocess.run(["bash", script, "--help"], capture_output=True, text=True, cwd="/")
+        assert run.returncode == 0 and not run.stderr, run.stderr
+        assert not run.stdout.startswith("\n"), f"{script}: no comment on what it does"
+        assert "\nstages:\n   1  " in run.stdout
+
+
 def test_relative_folders_are_meant_from_where_the_user_stands(recipe: Recipe) -> None:
     (recipe.folder / "elsewhere").mkdir()
     recipe.run(TOOLKIT_EXP="elsewhere/exp")

@@ -7,13 +7,12 @@ import platform
 import re
 import shutil
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 
 from toolkit.bin import run
 from toolkit.errors import UserError
 from toolkit.files import write_json
-from toolkit.requirements import EXTRAS, Requirement, check
+from toolkit.requirements import EXTRAS, Requirement, check, lookup, modules
 
 EPILOG = """states:
   OK       found, in a tested version, and it works
@@ -115,11 +114,7 @@ def _import_problem(distribution: str) -> str | None:
 
 def _module(distribution: str) -> str | None:
     """The module to import for a distribution: the one of its name, else its first public one."""
-    owned = [
-        module
-        for module, owners in metadata.packages_distributions().items()
-        if distribution in owners and not module.startswith("_")
-    ]
+    owned = [module for module in modules(distribution) if not module.startswith("_")]
     same = re.sub(r"[-.]", "_", distribution).lower()
     return same if same in owned else min(owned, default=None)
 
@@ -135,9 +130,8 @@ def devices() -> list[Finding]:
         return [Finding(group, "CPU", "OK", processor, "torch is not there to ask about more")]
     threads = f"{processor}, {torch.get_num_threads()} threads (OMP_NUM_THREADS sets them)"
     found = [Finding(group, "CPU", "OK", threads, "everything runs on it, at the speed of small models")]
-    triton = metadata.version("triton") if _module("triton") else None
-    requirement = Requirement("triton", "", "fused kernels on GPUs", triton, triton is not None)
-    found.append(_package(group, requirement, "it comes with torch on Linux"))
+    triton = lookup("triton", "fused kernels on GPUs")
+    found.append(_package(group, triton, "it comes with torch on Linux"))
     if not torch.cuda.is_available():
         reason = "this torch is built for CPUs" if torch.version.cuda is None else "no driver or no device"
         return [*found, Finding(group, "CUDA", "missing", "", f"fast training; {reason}")]
