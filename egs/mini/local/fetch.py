@@ -177,7 +177,7 @@ def ar_members(content: bytes) -> Iterator[tuple[str, bytes]]:
 def from_upstream(languages: list[str], data: Path, download: Path, known: dict[str, str]) -> None:
     for language in languages:
         url = UPSTREAM.format(language, VERSION)
-        target = download / url.rsplit("/", 1)[1]
+        target = download / f"{language}-upstream"
         print(f"fetch: {url}", flush=True)
         try:
             if not target.is_file():
@@ -189,7 +189,7 @@ def from_upstream(languages: list[str], data: Path, download: Path, known: dict[
             raise NotFetched(f"cannot reach it ({getattr(error, 'reason', error)})") from None
         except (tarfile.TarError, EOFError, OSError) as error:
             target.unlink(missing_ok=True)
-            raise NotFetched(f"{target.name} is damaged ({error})") from None
+            raise NotFetched(f"{url} is damaged ({str(error).splitlines()[0]})") from None
 
 
 def unpack(archive: tarfile.TarFile, language: str, data: Path) -> None:

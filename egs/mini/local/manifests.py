@@ -63,6 +63,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if read_source(args.data) == "espeak":
         print("manifests: there are no real recordings")
+        for path in args.data.glob("cuts_real_*.jsonl.gz"):
+            path.unlink()  # of an earlier run that had some
         return
     decoded, skipped = decode_all(args.data, args.jobs)
     cuts, untranscribed = transcribe(decoded, args.data)

@@ -29,8 +29,6 @@ from toolkit.data.validate import TASKS, validate
 from toolkit.errors import UserError
 from toolkit.progress import progress
 
-NUM_VALID_SPEAKERS = 4
-"""So many of the unseen synthetic voices are for validation, the others for testing."""
 MAX_PER_SPEAKER = 60
 """Utterances of a speaker that are drawn from."""
 
@@ -60,9 +58,10 @@ def choose_voices(data: Path) -> dict[tuple[str, str], list[MonoCut]]:
     """Utterances by split and by source, "sim-tts" or "sim-real"."""
     tts = list(open_cuts(data / "cuts_tts.jsonl.gz"))
     unseen = sorted({cut.supervisions[0].speaker for cut in tts if cut.custom["unseen"]})
-    if len(unseen) < NUM_VALID_SPEAKERS + 2:
-        raise UserError(f"{data}/cuts_tts.jsonl.gz: found {len(unseen)} unseen voices, expected at least 6")
-    split_of = {name: "valid" if unseen.index(name) < NUM_VALID_SPEAKERS else "test" for name in unseen}
+    num_valid = max(2, len(unseen) // 4)
+    if len(unseen) < num_valid + 2:
+        raise UserError(f"{data}/cuts_tts.jsonl.gz: found {len(unseen)} unseen voices, expected at least 4")
+    split_of = {name: "valid" if unseen.index(name) < num_valid else "test" for name in unseen}
     voices: dict[tuple[str, str], list[MonoCut]] = {(split, "sim-tts"): [] for split in SPLITS}
     for cut in tts:
         voices[split_of.get(cut.supervisions[0].speaker, "train"), "sim-tts"].append(cut)
