@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     from toolkit.data.recordings import named_recordings
     from toolkit.errors import UserError
+    from toolkit.files import write_jsonl
     from toolkit.progress import progress
     from toolkit.tasks.apply import check_some
     from toolkit.tasks.recognize import Recognizer
@@ -56,8 +57,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.out:
         hypotheses = list(progress(found, None, "align" if args.align else "decode"))
         listed = Path(args.out) / "skipped.jsonl"
-        write(Path(args.out), hypotheses, skipped)
-        check_some(len(hypotheses), skipped, listed)
+        write_jsonl(listed, skipped)
+        check_some(len(hypotheses), skipped)
+        write(Path(args.out), hypotheses)
         print(f"{len(hypotheses)} recordings in {args.out}; {len(skipped)} skipped, listed in {listed}")
     else:
         print_text(found, skipped)
@@ -71,9 +73,9 @@ def transcripts(cuts: str) -> dict[str, str]:
     return {cut.id: transcript(cut) for cut in open_cuts(cuts)}
 
 
-def write(folder: Path, hypotheses: list, skipped: list[dict[str, str]]) -> None:
-    """Writes the files of --out."""
-    from toolkit.files import atomic_write, write_jsonl
+def write(folder: Path, hypotheses: list) -> None:
+    """Writes the texts and times to --out."""
+    from toolkit.files import atomic_write
     from toolkit.tasks.recognize import ctm_line
 
     with atomic_write(folder / "text") as file:
@@ -82,23 +84,21 @@ def write(folder: Path, hypotheses: list, skipped: list[dict[str, str]]) -> None
         with atomic_write(folder / f"{name}.ctm") as file:
             for hypothesis in hypotheses:
                 file.writelines(ctm_line(hypothesis.id, word) for word in getattr(hypothesis, name))
-    write_jsonl(folder / "skipped.jsonl", skipped)
 
 
 def print_text(found: object, skipped: list[dict[str, str]]) -> None:
     """Prints a line for each audio file, as soon as it is known."""
     import sys
 
-    from toolkit.errors import UserError
+    from toolkit.tasks.apply import check_some
 
     done = 0
     for hypothesis in found:
         done += 1
         print(f"{hypothesis.id}\t{hypothesis.text}", flush=True)
+    check_some(done, skipped)
     for row in skipped:
         print(f"skipped {row['path']}: {row['reason']}", file=sys.stderr)
-    if not done:
-        raise UserError(f"none of {len(skipped)} recordings can be used")
 
 
 if __name__ == "__main__":

@@ -85,11 +85,11 @@ def main(argv: list[str] | None = None) -> None:
     recordings = named_recordings(args.cuts, args.files, diarizer.sampling_rate, by_recording=True)
     shown = progress(recordings, len(args.files) or None, "diarize")
     results, skipped = diarize_recordings(shown, diarizer)
-    if args.files:
-        show(results, skipped)
     if args.output:
         write(results, skipped, args.output, args.skipped or Path(args.output).parent / "skipped.jsonl")
     check_some(len(results), skipped)
+    if args.files:
+        show(results, skipped)
 
 
 def build_diarizer(args: argparse.Namespace) -> "Diarizer":

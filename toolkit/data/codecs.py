@@ -51,13 +51,16 @@ def read_header(path: str | Path) -> Header:
     """Reads what a file says about itself, without decoding it.
 
     Raises:
-        BadAudio: if the file is missing, empty, not audio, or shorter than its own header says.
+        BadAudio: if the file is missing, unreadable, empty, not audio, or shorter than its own header says.
     """
     path = Path(path)
     try:
-        size = os.stat(path).st_size
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         raise BadAudio(path, "missing: no such file") from None
+    except OSError as error:
+        raise BadAudio(path, f"unreadable: {error.strerror}") from None
     if size == 0:
         raise BadAudio(path, "empty: the file has 0 bytes")
     header = _sound_header(path) if path.suffix.lower() in LOSSLESS else _av_header(path)

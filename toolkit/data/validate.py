@@ -138,6 +138,8 @@ def _look_up(path: str) -> str | None:
         return None if os.stat(path).st_size else "empty: the file has 0 bytes"
     except FileNotFoundError:
         return "missing: no such file"
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
 
 
 def validate(
