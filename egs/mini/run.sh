@@ -46,7 +46,7 @@ stage asr "recognition: CTC from scratch and from the pretrained encoder" asr \
   conf/asr.yaml "$exp/pretrain-2/model/model.safetensors" "$data/cuts_asr_train.jsonl.gz"
 asr() {
   local settings=(--data.train="$data/cuts_asr_train.jsonl.gz" --data.valid="$data/cuts_asr_valid.jsonl.gz"
-    --train.max_updates=$asr_updates)
+    "--train.max_updates=$asr_updates")
   train asr-scratch conf/asr.yaml "${settings[@]}"
   train asr-pretrained conf/asr.yaml "${settings[@]}" --init.model="$exp/pretrain-2/model"
 }
@@ -64,6 +64,18 @@ decode() {
     --baseline "$exp/asr-scratch/test/text" --json "$exp/asr-pretrained/wer.json" --details "$exp/asr-pretrained/wer.txt"
   python -m toolkit.bin.decode --model "$exp/asr-pretrained/model" --cuts "$reference" \
     --out "$exp/asr-pretrained/alignment" --align
+}
+
+stage quality "label quality against the recogniser's alignment of real recordings" quality \
+  "$exp/asr-pretrained/model/model.safetensors" "$exp/labels-2/train/cuts.jsonl.gz"
+quality() {
+  local iteration alignment=$exp/asr-pretrained/alignment-train
+  python -m toolkit.bin.decode --model "$exp/asr-pretrained/model" --cuts "$data/cuts_asr_train.jsonl.gz" \
+    --out "$alignment" --align
+  for iteration in 1 2; do
+    python -m toolkit.bin.quality --labels "$exp/labels-$iteration/train/cuts.jsonl.gz" \
+      --alignment "$alignment/tokens.ctm" --json "$exp/labels-$iteration/quality_real.json"
+  done
 }
 
 stage speaker "speaker verification: fine-tune, embed, score trials" speaker \
@@ -112,6 +124,8 @@ label_frames() {
     python -m toolkit.bin.label --cuts "$data/cuts_pretrain_$split.jsonl.gz" --kmeans "$folder/kmeans.safetensors" \
       --out "$folder/$split"
   done
+  python -m toolkit.bin.quality --labels "$folder/train/cuts.jsonl.gz" --alignment "$data/phones_tts.ctm" \
+    --clusters "$2" --json "$folder/quality_tts.json"
 }
 
 # pretrain_on ITERATION CLUSTERS [settings]

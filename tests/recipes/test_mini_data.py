@@ -396,10 +396,13 @@ def test_unseen_voices_have_variants_of_their_own(local):
 @needs_espeak
 def test_espeak_speaks():
     espeak = Espeak()
-    samples = espeak.say("please enter your number", Voice("en-us", "f2"))
+    samples, phones = espeak.say("please enter your number", Voice("en-us", "f2"))
     assert espeak.sampling_rate == 22_050 and samples.dtype == np.float32
     assert 1 < len(samples) / espeak.sampling_rate < 3 and 0.1 < np.abs(samples).max() <= 1
-    slow = espeak.say("please enter your number", Voice("en-us", "f2", rate=100))
+    assert [phone.name for phone in phones][:4] == ["p", "l", "'i:", "z"]
+    starts = [phone.start for phone in phones]
+    assert starts == sorted(starts) and starts[-1] <= len(samples) / espeak.sampling_rate
+    slow, _ = espeak.say("please enter your number", Voice("en-us", "f2", rate=100))
     assert len(slow) > 1.3 * len(samples)
     with pytest.raises(UserError, match="no voice 'nowhere"):
         espeak.say("x", Voice("nowhere", "f2"))

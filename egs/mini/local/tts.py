@@ -1,6 +1,6 @@
 """Speaks training sentences with many synthetic voices, so that there are speakers to tell apart.
 
-Writes cuts_tts.jsonl.gz and skipped_tts.jsonl. A speaker is a voice variant of espeak-ng with its own pitch,
+Writes cuts_tts.jsonl.gz, skipped_tts.jsonl and phones_tts.ctm, the phones that espeak-ng reports. A speaker is a voice variant of espeak-ng with its own pitch,
 liveliness, pace and vocal-tract length. Unseen speakers (custom field `unseen`) have variants of their own.
 """
 
@@ -28,7 +28,7 @@ from toolkit.data.espeak import Espeak, Voice
 from toolkit.data.manifests import mono_cut, open_cuts, write_cuts
 from toolkit.data.validate import TASKS, skipped_row, validate
 from toolkit.errors import UserError
-from toolkit.files import read_json, write_json, write_jsonl
+from toolkit.files import atomic_write, read_json, write_json, write_jsonl
 from toolkit.progress import progress
 
 # The variants that sound like a person: no whisper, no echo, no robot.
@@ -105,6 +105,7 @@ def main(argv: list[str] | None = None) -> None:
     skipped: list[dict] = []
     write_cuts(args.data / "cuts_tts.jsonl.gz", collect(tasks, skipped))
     write_jsonl(args.data / "skipped_tts.jsonl", skipped)
+    write_phones(args.data / "phones_tts.ctm", tasks)
     cuts = list(open_cuts(args.data / "cuts_tts.jsonl.gz"))
     print(
         f"tts: {len({cut.supervisions[0].speaker for cut in cuts})} voices, {len(cuts)} sentences, "
@@ -195,11 +196,11 @@ def is_spoken(speaker: Speaker, lines: list[Line], folder: Path) -> bool:
 
 
 def speak(speaker: Speaker, lines: list[Line], folder: Path) -> None:
-    """Writes every line of a speaker to <folder>/<number>.flac, and their lengths to done.json."""
+    """Writes every line of a speaker to <folder>/<number>.flac, their lengths and phones to done.json."""
     espeak = Espeak()
     rng = random.Random(f"speak-{speaker.name}")
     folder.mkdir(parents=True, exist_ok=True)
-    lengths = []
+    lengths, alignments = [], []
     for number, line in enumerate(lines):
         voice = Voice(
             speaker.accents[line.language],
@@ -208,11 +209,14 @@ def speak(speaker: Speaker, lines: list[Line], folder: Path) -> None:
             speaker.range,
             round(speaker.rate / speaker.tract * rng.uniform(0.95, 1.05)),
         )
-        samples = change_tract(espeak.say(line.text, voice), espeak.sampling_rate, speaker.tract)
+        spoken, phones = espeak.say(line.text, voice)
+        samples = change_tract(spoken, espeak.sampling_rate, speaker.tract)
+        pace = len(samples) / SAMPLE_RATE * espeak.sampling_rate / max(1, len(spoken))
+        alignments.append([(phone.name, round(phone.start * pace, 3)) for phone in phones])
         samples = set_level(samples, speaker.level + rng.uniform(-2, 2))
         soundfile.write(folder / f"{number:03d}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
         lengths.append(len(samples))
-    write_json(folder / "done.json", {"digest": digest(speaker, lines), "lengths": lengths})
+    write_json(folder / "done.json", {"digest": digest(speaker, lines), "lengths": lengths, "phones": alignments})
 
 
 def change_tract(samples: np.ndarray, sampling_rate: int, tract: float) -> np.ndarray:
@@ -229,6 +233,24 @@ def set_level(samples: np.ndarray, level: float) -> np.ndarray:
     return samples * np.float32(min(gain, 0.99 / np.abs(samples).max()))
 
 
+def cut_id(speaker: Speaker, line: Line, number: int) -> str:
+    return f"{speaker.name}-{line.language}-{number:03d}"
+
+
+def write_phones(path: Path, tasks: list[tuple[Speaker, list[Line], Path]]) -> None:
+    """Writes the phones of all that was spoken as CTM; stress is left out, a pause is "sil"."""
+    with atomic_write(path) as file:
+        for speaker, lines, folder in tasks:
+            if not is_spoken(speaker, lines, folder):
+                continue
+            spoken = read_json(folder / "done.json")
+            for number, (line, phones) in enumerate(zip(lines, spoken["phones"], strict=True)):
+                ends = [start for _, start in phones[1:]] + [spoken["lengths"][number] / SAMPLE_RATE]
+                for (name, start), end in zip(phones, ends, strict=True):
+                    token = name.strip("',_:|%") or "sil"
+                    file.write(f"{cut_id(speaker, line, number)} 1 {start:.3f} {end - start:.3f} {token}\n")
+
+
 def collect(tasks: list[tuple[Speaker, list[Line], Path]], skipped: list[dict]) -> Iterator[MonoCut]:
     """Cuts of everything that was spoken and can be used; rows about the rest are added to `skipped`."""
     cuts = []
@@ -241,7 +263,7 @@ def collect(tasks: list[tuple[Speaker, list[Line], Path]], skipped: list[dict]) 
         for number, (line, length) in enumerate(
             zip(lines, read_json(folder / "done.json")["lengths"], strict=True)
         ):
-            name = f"{speaker.name}-{line.language}-{number:03d}"
+            name = cut_id(speaker, line, number)
             path = folder / f"{number:03d}.flac"
             custom = {"source": "tts", "gender": speaker.gender, "unseen": speaker.unseen}
             cuts.append(
