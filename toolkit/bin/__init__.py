@@ -4,34 +4,61 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from toolkit.errors import UserError
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command; a user's mistake becomes one line on standard error and exit code 2, not a traceback."""
+    """Runs a command; a user's mistake becomes one line on standard error and exit code 2."""
     from toolkit.score.errors import ScoreError
 
     try:
         main()
         sys.stdout.flush()
     except (UserError, ScoreError) as error:
-        _fail(" ".join(str(error).split()))
+        _fail(str(error))
     except BrokenPipeError:
-        # The reader (head, say) has what it wanted; keep the interpreter from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         sys.exit(141)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        advice = (
-            "; free some space and start again, finished work is kept" if error.errno == errno.ENOSPC else ""
-        )
-        _fail(f"{where}{error.strerror or error}{advice}")
+        _fail(_describe(error))
+    except UnicodeError as error:
+        _fail(f"found a name or text that is not UTF-8 ({error})")
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        _fail("out of memory; compute less at once (--batch-seconds, --batch-size, --max-frames, --jobs)")
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
 
 
-def _fail(message: str) -> None:
-    print(f"{os.path.basename(sys.argv[0]).removesuffix('.py')}: error: {message}", file=sys.stderr)
+def _describe(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "; free some space and start again, finished work is kept" if full else ""
+    return f"{where}{error.strerror or error}{advice}"
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """True for Python's error and for PyTorch's, which its text tells without importing torch."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def _fail(message: str) -> NoReturn:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_output()
+    print(
+        f"{os.path.basename(sys.argv[0]).removesuffix('.py')}: error: {' '.join(message.split())}",
+        file=sys.stderr,
+    )
     sys.exit(2)
+
+
+def _discard_output() -> None:
+    """Nobody takes in standard output any more; keeps the interpreter from complaining about it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.bin import run
@@ -45,11 +46,14 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Reads the codebook, labels what is not labelled yet, and sums up."""
     args = parser().parse_args(argv)
-    from toolkit.data.manifests import CutLines
+    from toolkit.data.manifests import open_cuts
+    from toolkit.errors import UserError
     from toolkit.progress import progress
     from toolkit.ssl.labels import label_cuts, read_summary
 
-    cuts = CutLines(args.cuts)
+    if Path(args.cuts).is_dir():
+        raise UserError(f"{args.cuts}: found a folder, expected cuts as .jsonl or .jsonl.gz")
+    cuts = open_cuts(args.cuts)
     make = functools.partial(build_labeller, args.kmeans, args.model, args.device, args.batch_seconds)
     shards = label_cuts(cuts, args.out, read_recipe(args), make, args.jobs, args.shard_size)
     for _ in progress((cut for size in shards for cut in range(size)), len(cuts), "label"):

@@ -1,7 +1,6 @@
 """Train any task's model; goes on from the last checkpoint if there is one."""
 
 import argparse
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -47,23 +46,27 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     args, overrides = parser().parse_known_args(argv)
+    from toolkit.train.parent import die_with_torchrun
+
+    die_with_torchrun()
     from toolkit import config
+    from toolkit.errors import UserError
     from toolkit.tasks import task_class
 
     raw = config.apply_overrides(config.read_yaml(args.config), overrides)
-    task_type = task_class(raw.get("task", "nothing"), args.config)
+    task_type = task_class(raw.get("task"), args.config)
     settings = config.build(task_type.Config, raw, args.config)
     if args.print_config:
         print(config.describe(settings), end="")
         return
     if not args.exp:
-        sys.exit("train: error: --exp DIR is needed")
+        raise UserError("command line: --exp: found nothing, expected an experiment folder")
     train(task_type, settings, Path(args.exp), args.restart)
 
 
 def train(task_type: type, settings: object, folder: Path, restart: bool) -> None:
     """Runs the loop for one task in one experiment folder."""
-    from toolkit import config
+    from toolkit import checkpoint, config
     from toolkit.tasks.load import save_model
     from toolkit.train.distributed import distributed, sole_owner
     from toolkit.train.loop import Trainer
@@ -73,7 +76,8 @@ def train(task_type: type, settings: object, folder: Path, restart: bool) -> Non
         if world.is_main:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(sole_owner(folder))
-            if restart:
+            if restart or not checkpoint.steps(folder / "checkpoints"):
+                # Without a checkpoint to go on from, tokens and names of an earlier start may be of other settings.
                 forget(folder)
             task.prepare()
         world.barrier()

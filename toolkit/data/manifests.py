@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -66,12 +67,16 @@ class CutLines:
             raise UserError(f"{path}: no such file")
 
     def __iter__(self) -> Iterator["Cut"]:
+        for number, line in self._lines():
+            yield self._cut(line, number)
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
         number = 0
         try:
-            with _open_lines(self.path) as file:
+            with gzip.open(self.path) if self.path.suffix == ".gz" else open(self.path, "rb") as file:
                 for number, line in enumerate(file, 1):
                     if line.strip():
-                        yield self._cut(line, number)
+                        yield number, line
         except (gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise UserError(f"{self.path}:{number + 1}: damaged gzip file ({error})") from None
 
@@ -80,12 +85,13 @@ class CutLines:
 
         try:
             content = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{self.path}:{number}: not JSON ({error}), expected one cut a line") from None
         kind = content.get("type") if isinstance(content, dict) else None
         if kind not in CUT_TYPES:
             raise UserError(f"{self.path}:{number}: found {_describe(content)}, expected a cut")
         try:
+            _check_values(content)
             return deserialize_cut(content)
         except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
             raise UserError(
@@ -94,12 +100,19 @@ class CutLines:
 
     def __len__(self) -> int:
         """Number of lines; it takes a pass over the file."""
-        with _open_lines(self.path) as file:
-            return sum(1 for line in file if line.strip())
+        return sum(1 for _ in self._lines())
 
 
-def _open_lines(path: Path) -> Any:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
+def _check_values(content: dict[str, Any]) -> None:
+    """Raises TypeError for names and times of another type, which Lhotse lets pass."""
+    for item in (content, *(content.get("supervisions") or ())):
+        for key, value in (("id", item["id"]), ("text", item.get("text")), ("speaker", item.get("speaker"))):
+            if not isinstance(value, str) and (key == "id" or value is not None):
+                raise TypeError(f"{key}: found {value!r}, expected a string")
+        for key in ("start", "duration"):
+            value = item.get(key, 0.0)
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise TypeError(f"{key}: found {value!r}, expected a number of seconds")
 
 
 def _describe(content: Any) -> str:
