@@ -43,7 +43,14 @@ def embed(waveforms, lengths):
 
 def diarizer(**options):
     clustering = ClusteringConfig(**{k: options.pop(k) for k in list(options) if "speakers" in k})
-    defaults = {"window": 2.0, "step": 0.5, "batch_size": 3, "median": 1, "min_clean": 0.2}
+    defaults = {
+        "window": 2.0,
+        "step": 0.5,
+        "batch_size": 3,
+        "median": 1,
+        "min_clean": 0.2,
+        "min_trusted": 0.2,
+    }
     return Diarizer(
         segment, embed, SHIFT / RATE, RATE, DiarizeConfig(**defaults | options, clustering=clustering)
     )
@@ -104,6 +111,7 @@ def test_windows_cover_every_sample_once_a_step(size):
         ({"median": 4}, "median must be odd"),
         ({"batch_size": 0}, "batch_size"),
         ({"min_clean": 0.0}, "min_clean"),
+        ({"min_trusted": -1.0}, "min_trusted"),
         ({"min_duration_on": -1.0}, "min_duration_on"),
     ],
 )

@@ -32,6 +32,7 @@ OPTIONS = {
     "window": (float, "SECONDS", "audio looked at together (default: as in training)"),
     "step": (float, "SECONDS", "from one window to the next (default: a quarter of the window)"),
     "batch-size": (int, "N", "windows computed together (default: 8)"),
+    "min-trusted": (float, "SECONDS", "clean speech that may found a speaker (default: 2)"),
     "median": (int, "FRAMES", "median filter over the decisions, odd (default: 11)"),
     "min-duration-on": (float, "SECONDS", "drop shorter turns (default: 0.1)"),
     "min-duration-off": (float, "SECONDS", "fill shorter pauses within a turn (default: 0.2)"),

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from toolkit.decode.clustering import ClusteringConfig
-from toolkit.decode.embedding import Embedder, embed_all, pad
+from toolkit.decode.embedding import EmbedFunction, embed_all, pad
 from toolkit.decode.stitching import (
     Chunk,
     LocalSpeaker,
@@ -32,7 +32,7 @@ from toolkit.decode.stitching import (
 )
 from toolkit.errors import UserError
 
-Segmenter = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+SegmentFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Waveforms (B, S), lengths (B,) to the probability that each speaker talks (B, F, K), frame counts (B,)."""
 
 
@@ -47,7 +47,9 @@ class DiarizeConfig:
     batch_size: int = 8
     """Windows computed together."""
     min_clean: float = 0.6
-    """Seconds without overlap that make a dependable embedding; less speech is repeated up to it."""
+    """Seconds without overlap from which on overlap is left out; less speech is repeated up to it."""
+    min_trusted: float = 2.0
+    """Seconds without overlap from which on a voice may found a speaker; others only join one."""
     median: int = 11
     """Frames of the median filter over the final decisions; odd, 1 for none."""
     min_duration_on: float = 0.1
@@ -66,7 +68,7 @@ class DiarizeConfig:
             raise UserError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.min_clean < 0.1:
             raise UserError(f"min_clean must be at least 0.1 seconds, got {self.min_clean}")
-        for name in ("min_duration_on", "min_duration_off"):
+        for name in ("min_trusted", "min_duration_on", "min_duration_off"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must not be negative, got {getattr(self, name)}")
 
@@ -75,9 +77,9 @@ class DiarizeConfig:
 class Diarizer:
     """Two models and a configuration; calling it diarizes a recording."""
 
-    segment: Segmenter
+    segment: SegmentFunction
     """The segmentation model."""
-    embed: Embedder
+    embed: EmbedFunction
     """The speaker model."""
     frame_shift: float
     """Seconds from one frame of `segment` to the next."""
@@ -112,7 +114,7 @@ class Diarizer:
         while batch := list(islice(stream, config.batch_size)):
             samples = (len(chunks) + len(batch) - 1) * self.step * self.shift + len(batch[-1])
             chunks += self.analyse(batch)
-        labels = identify(chunks, config.min_clean, config.clustering)
+        labels = identify(chunks, config.min_trusted, config.clustering)
         active = smooth(speakers_at(stitch(chunks, labels, self.step)), config.median)
         duration = samples / self.sampling_rate
         return to_turns(active, self.frame_shift, duration, config.min_duration_on, config.min_duration_off)

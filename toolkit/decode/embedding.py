@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from toolkit import checkpoint
 from toolkit.errors import UserError
 
-Embedder = Callable[[Tensor, Tensor], Tensor]
+EmbedFunction = Callable[[Tensor, Tensor], Tensor]
 """Waveforms (B, S) and lengths (B,) to embeddings (B, D)."""
 
 
@@ -72,7 +72,7 @@ def cosine_scores(
 
 
 @torch.inference_mode()
-def embed_all(voices: Sequence[np.ndarray], embed: Embedder, max_samples: int) -> np.ndarray:
+def embed_all(voices: Sequence[np.ndarray], embed: EmbedFunction, max_samples: int) -> np.ndarray:
     """Embeds recordings of any length, short with short and long with long: N times (S,) to (N, D) float32.
 
     Args:

@@ -41,15 +41,16 @@ class Turn(NamedTuple):
     speaker: str
 
 
-def identify(chunks: Sequence[Chunk], min_clean: float, config: ClusteringConfig) -> np.ndarray:
+def identify(chunks: Sequence[Chunk], min_trusted: float, config: ClusteringConfig) -> np.ndarray:
     """Finds out which local speakers are the same person.
 
-    Only embeddings of enough clean speech build the clusters, or all if none has enough. Then every local
-    speaker goes to the nearest cluster, those of one chunk to different clusters.
+    Only those who talk alone for long enough found clusters (all, if nobody does): a second of speech tells
+    little about a voice. Then every local speaker goes to a near cluster, those of one chunk to different
+    ones.
 
     Args:
         chunks: of one recording.
-        min_clean: seconds that are enough.
+        min_trusted: seconds that are enough.
         config: of the clustering.
 
     Returns:
@@ -59,7 +60,7 @@ def identify(chunks: Sequence[Chunk], min_clean: float, config: ClusteringConfig
     if not groups:
         return np.zeros(0, dtype=np.int64)
     embeddings = np.stack([speaker.embedding for chunk in chunks for speaker in chunk.speakers])
-    trusted = np.array([speaker.clean >= min_clean for chunk in chunks for speaker in chunk.speakers])
+    trusted = np.array([speaker.clean >= min_trusted for chunk in chunks for speaker in chunk.speakers])
     trusted = trusted if trusted.any() else ~trusted
     clusters = agglomerate(embeddings[trusted], config)
     return assign(embeddings, centroids(embeddings[trusted], clusters), groups)

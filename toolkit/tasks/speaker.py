@@ -1,14 +1,17 @@
 """Speaker verification: learns embeddings by telling the training speakers apart."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
+from lhotse.utils import fastcopy
 from torch import Tensor
 
+from toolkit.data.augment import change_speed
 from toolkit.data.batch import SpeakerBatch, read_audio
 from toolkit.errors import UserError
 from toolkit.files import atomic_write
@@ -54,6 +57,8 @@ class SpeakerConfig:
     """Of weights, order, crops and dropout."""
     data: DataConfig = field(default_factory=DataConfig)
     """Cuts of one speaker each; validation needs other cuts of the same speakers."""
+    speed_speakers: list[float] = field(default_factory=list)
+    """Speed factors, such as [0.9, 1.1], at which every training speaker is heard as one more speaker."""
     crop_seconds: float = 3.0
     """Longer cuts are cropped to this, at a random place; shorter ones are taken whole."""
     speech: SpeechConfig = field(default_factory=SpeechConfig)
@@ -72,12 +77,18 @@ class SpeakerConfig:
     def __post_init__(self) -> None:
         if self.crop_seconds <= 0:
             raise ValueError(f"crop_seconds must be positive, got {self.crop_seconds}")
+        if any(not 0.3 <= factor <= 3 or factor == 1 for factor in self.speed_speakers):
+            raise ValueError(f"speed_speakers must be from 0.3 to 3 and not 1, got {self.speed_speakers}")
 
 
 class SpeakerTask(Task):
     """Cuts with speakers -> embeddings -> angular margin softmax; see `loss` for the statistics."""
 
     Config = SpeakerConfig
+
+    def training_cuts(self) -> CutSet:
+        """The training data at its own and at other speeds."""
+        return CutSet(WithSpeeds(super().training_cuts(), self.config.speed_speakers))
 
     def prepare(self) -> None:
         """Numbers the training speakers; a line of speakers.txt each."""
@@ -130,6 +141,24 @@ class SpeakerTask(Task):
         if speaker not in self.numbers:
             raise UserError(f"cut {cut.id}: found speaker {speaker!r}, expected one of the training data")
         return self.numbers[speaker]
+
+
+class WithSpeeds:
+    """Each cut, then the same at each speed under another speaker's name; read anew by every iteration.
+
+    Pitch and resonances move with the speed, so that a voice becomes another one.
+    """
+
+    def __init__(self, cuts: CutSet, factors: list[float]) -> None:
+        self.cuts, self.factors = cuts, factors
+
+    def __iter__(self) -> Iterator[Cut]:
+        for cut in self.cuts:
+            yield cut
+            for factor in self.factors:
+                changed = change_speed(cut, factor).with_id(f"{cut.id}@{factor}")
+                name = f"{speaker_of(cut, 'the training data')}@{factor}"
+                yield changed.map_supervisions(lambda segment, name=name: fastcopy(segment, speaker=name))
 
 
 def crop(cut: Cut, seconds: float, rng: random.Random) -> Cut:
