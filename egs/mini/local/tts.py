@@ -1,7 +1,8 @@
 """Speaks training sentences with many synthetic voices, so that there are speakers to tell apart.
 
-Writes cuts_tts.jsonl.gz, skipped_tts.jsonl and phones_tts.ctm, the phones that espeak-ng reports. A speaker is a voice variant of espeak-ng with its own pitch,
-liveliness, pace and vocal-tract length. Unseen speakers (custom field `unseen`) have variants of their own.
+Writes cuts_tts.jsonl.gz, skipped_tts.jsonl and phones_tts.ctm, the phones that espeak-ng reports. A speaker is a
+voice variant of espeak-ng with its own pitch, liveliness, pace and vocal-tract length. Unseen speakers (custom field
+`unseen`) have variants of their own.
 """
 
 import argparse
@@ -216,7 +217,9 @@ def speak(speaker: Speaker, lines: list[Line], folder: Path) -> None:
         samples = set_level(samples, speaker.level + rng.uniform(-2, 2))
         soundfile.write(folder / f"{number:03d}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
         lengths.append(len(samples))
-    write_json(folder / "done.json", {"digest": digest(speaker, lines), "lengths": lengths, "phones": alignments})
+    write_json(
+        folder / "done.json", {"digest": digest(speaker, lines), "lengths": lengths, "phones": alignments}
+    )
 
 
 def change_tract(samples: np.ndarray, sampling_rate: int, tract: float) -> np.ndarray:
