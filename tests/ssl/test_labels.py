@@ -92,6 +92,16 @@ def test_mfcc_frames_match_single_utterances_and_their_count():
     assert frames.num_frames(79) == 0
 
 
+def test_cmvn_is_over_the_utterance():
+    utterances = [0.1 * torch.randn(size) for size in (16000, 8123)]
+    for samples, found in zip(utterances, MfccFrames(0.01, cmvn=True)(utterances), strict=True):
+        assert found.mean(0).abs().max() < 1e-4
+        assert (found.std(0, correction=0) - 1).abs().max() < 1e-4
+        quieter = MfccFrames(0.01, cmvn=True)([0.5 * samples])[0]
+        torch.testing.assert_close(quieter, found, atol=1e-2, rtol=1e-2)
+    assert MfccFrames(0.01, cmvn=True)([torch.zeros(160)])[0].abs().max() == 0
+
+
 def test_label_frames_are_as_many_as_the_encoders(model_folder):
     model = ModelFrames(toolkit.load(model_folder), 1, FRAME_SHIFT)
     mfcc = MfccFrames(FRAME_SHIFT)
@@ -270,7 +280,7 @@ def test_commands_with_mfcc(tmp_path, corpus, capsys):
     kmeans_command.main(["--cuts", cuts, "--out", km, "--clusters", "12", "--frame-shift", "0.02"])
     label_command.main(["--cuts", cuts, "--kmeans", km, "--out", out])
     assert [row["id"] for row in map(json.loads, open(f"{out}/skipped.jsonl", encoding="utf-8"))] == ["gone"]
-    assert KMeans.load(km).meta["features"] == {"kind": "mfcc", "frame_shift": 0.02}
+    assert KMeans.load(km).meta["features"] == {"kind": "mfcc", "frame_shift": 0.02, "cmvn": False}
     recipe = json.loads(Path(out, "recipe.json").read_text(encoding="utf-8"))
     assert recipe["kmeans"]["num_clusters"] == 12
     assert recipe["summary"]["num_cuts"] == 10
@@ -338,6 +348,10 @@ def test_commands_name_what_is_wrong(tmp_path, corpus):
     km = str(tmp_path / "km.safetensors")
     with pytest.raises(UserError, match="one of --model and --layer"):
         kmeans_command.main(["--cuts", str(corpus), "--out", km, "--clusters", "8", "--layer", "1"])
+    with pytest.raises(UserError, match="--cmvn and --model"):
+        kmeans_command.main(
+            ["--cuts", str(corpus), "--out", km, "--clusters", "8", "--layer", "1", "--model", "x", "--cmvn"]
+        )
     with pytest.raises(UserError, match="clusters: found 100000"):
         kmeans_command.main(["--cuts", str(corpus), "--out", km, "--clusters", "100000"])
     with pytest.raises(UserError, match="no such file"):

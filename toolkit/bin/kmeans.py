@@ -37,7 +37,10 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds from label to label (default: the model's, or 0.02)",
     )
-    top.add_argument("--portion", type=float, default=1.0, help="share of the cuts to draw (default: all)")
+    top.add_argument("--cmvn", action="store_true", help="MFCC: zero mean, unit variance over each utterance")
+    top.add_argument(
+        "--portion", type=float, default=1.0, metavar="P", help="share of the cuts to draw (default: all)"
+    )
     top.add_argument(
         "--max-frames",
         type=int,
@@ -50,8 +53,12 @@ def parser() -> argparse.ArgumentParser:
         choices=["minibatch", "lloyd"],
         help="mini-batches (default on a CPU), or all frames in every pass (default on a GPU)",
     )
-    top.add_argument("--seed", type=int, default=0, help="of what is drawn and where to start (default: 0)")
-    top.add_argument("--batch-seconds", type=float, default=60, help="computed together (default: 60)")
+    top.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of what is drawn and where to start (default: 0)"
+    )
+    top.add_argument(
+        "--batch-seconds", type=float, default=60, metavar="S", help="computed together (default: 60)"
+    )
     top.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     return top
 
@@ -87,8 +94,10 @@ def read_recipe(args: argparse.Namespace) -> dict[str, Any]:
 
     if (args.model is None) != (args.layer is None):
         raise UserError("command line: found one of --model and --layer, expected both or none")
+    if args.model is not None and args.cmvn:
+        raise UserError("command line: found --cmvn and --model, expected one; --cmvn is for MFCC")
     if args.model is None:
-        return mfcc_recipe(args.frame_shift or 0.02)
+        return mfcc_recipe(args.frame_shift or 0.02, args.cmvn)
     frame_shift = args.frame_shift or toolkit.load(args.model).speech.frame_shift
     return model_recipe(args.model, args.layer, frame_shift)
 

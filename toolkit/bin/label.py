@@ -36,7 +36,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--model", metavar="DIR", help="where the codebook's model is now, if it has moved")
     top.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default: 1)")
     top.add_argument("--shard-size", type=int, default=500, metavar="N", help="cuts in a file (default: 500)")
-    top.add_argument("--batch-seconds", type=float, default=60, help="computed together (default: 60)")
+    top.add_argument(
+        "--batch-seconds", type=float, default=60, metavar="S", help="computed together (default: 60)"
+    )
     top.add_argument(
         "--device", default="auto", help="auto or cuda (all GPUs in turn), cpu, cuda:1, ... (default: auto)"
     )

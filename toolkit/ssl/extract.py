@@ -47,12 +47,16 @@ class FrameFeatures(Protocol):
 class MfccFrames:
     """39 features a frame: 13 MFCC, deltas and their deltas, averaged to a frame shift.
 
+    With `cmvn` each feature gets zero mean and unit variance over the utterance, which takes out much of the
+    speaker and the channel, and of the words, too, where utterances are very short. HuBERT does without.
+
     Raises:
         UserError: a frame shift that is no multiple of 10 ms.
     """
 
-    def __init__(self, frame_shift: float, device: str = "cpu") -> None:
+    def __init__(self, frame_shift: float, cmvn: bool = False, device: str | torch.device = "cpu") -> None:
         self.mfcc = Mfcc().to(device)
+        self.cmvn = cmvn
         self.step = multiple(frame_shift, self.mfcc.frame_shift)
 
     def num_frames(self, samples: int) -> int:
@@ -61,9 +65,8 @@ class MfccFrames:
     @torch.inference_mode()
     def __call__(self, utterances: list[Tensor]) -> list[Tensor]:
         features, lengths = self.mfcc(*_batch(utterances, self.mfcc.window.device))
-        return [
-            average(row[:length], self.step) for row, length in zip(features, lengths.tolist(), strict=True)
-        ]
+        rows = [row[:length] for row, length in zip(features, lengths.tolist(), strict=True)]
+        return [average(standardize(row) if self.cmvn else row, self.step) for row in rows]
 
 
 class ModelFrames:
@@ -98,6 +101,12 @@ def _batch(utterances: list[Tensor], device: torch.device) -> tuple[Tensor, Tens
     return pad_sequence(utterances, batch_first=True).to(device), lengths
 
 
+def standardize(features: Tensor) -> Tensor:
+    """Zero mean and unit variance of each feature, (T, D) -> (T, D); constant features become 0."""
+    centred = features - features.mean(0)
+    return centred / centred.square().mean(0).sqrt().clamp(min=1e-3)
+
+
 def average(features: Tensor, step: int) -> Tensor:
     """Means over windows centred on every `step`-th frame, (T, D) -> (ceil(T / step), D), cut at the ends."""
     if step == 1 or len(features) == 0:
@@ -115,9 +124,9 @@ def multiple(frame_shift: float, unit: float) -> int:
     return step
 
 
-def mfcc_recipe(frame_shift: float) -> dict[str, Any]:
+def mfcc_recipe(frame_shift: float, cmvn: bool = False) -> dict[str, Any]:
     """What `build` needs for MFCC, as JSON."""
-    return {"kind": "mfcc", "frame_shift": frame_shift}
+    return {"kind": "mfcc", "frame_shift": frame_shift, "cmvn": cmvn}
 
 
 def model_recipe(folder: str | Path, layer: int, frame_shift: float) -> dict[str, Any]:
@@ -132,7 +141,9 @@ def model_recipe(folder: str | Path, layer: int, frame_shift: float) -> dict[str
     }
 
 
-def build(recipe: dict[str, Any], load: Callable[..., "SpeechModel"], device: str = "cpu") -> FrameFeatures:
+def build(
+    recipe: dict[str, Any], load: Callable[..., "SpeechModel"], device: str | torch.device = "cpu"
+) -> FrameFeatures:
     """Makes what computes the features of a recipe.
 
     Args:
@@ -144,7 +155,7 @@ def build(recipe: dict[str, Any], load: Callable[..., "SpeechModel"], device: st
         UserError: the model is missing, or is not the one of the recipe any more.
     """
     if recipe["kind"] == "mfcc":
-        return MfccFrames(recipe["frame_shift"], device)
+        return MfccFrames(recipe["frame_shift"], recipe["cmvn"], device)
     weights = Path(recipe["model"]) / "model.safetensors"
     if digest(weights) != recipe["sha256"]:
         raise UserError(f"{weights}: another model than the one that was clustered, expected that one")
