@@ -7,11 +7,12 @@ import torch
 from lhotse import CutSet
 
 from toolkit.config import build
+from toolkit.data.audio import load_audio
 from toolkit.data.synthetic import synthetic_cuts
 from toolkit.errors import UserError
 from toolkit.losses.margin import angular_margin_softmax
 from toolkit.tasks.load import load_model, save_model
-from toolkit.tasks.speaker import SpeakerConfig, SpeakerTask, crop, speaker_of
+from toolkit.tasks.speaker import SpeakerConfig, SpeakerTask, WithSpeeds, crop, speaker_of
 
 TINY = {
     "data": {"train": "synthetic:12"},
@@ -37,6 +38,16 @@ def test_speakers_are_numbered_once(task):
     task.prepare()
     task.build_model()
     assert task.numbers["speaker03"] == 0
+
+
+def test_speeds_are_further_speakers(tmp_path):
+    (cut,) = synthetic_cuts(1)
+    cut.custom = None
+    own, slow, fast = WithSpeeds(CutSet.from_cuts([cut]), [0.8, 1.25])
+    assert own is cut and [speaker_of(c, "x") for c in (slow, fast)] == ["speaker00@0.8", "speaker00@1.25"]
+    assert [c.id for c in (slow, fast)] == [f"{cut.id}@0.8", f"{cut.id}@1.25"]
+    assert slow.duration == pytest.approx(cut.duration / 0.8, abs=1e-3)
+    assert len(load_audio(fast)) == fast.num_samples
 
 
 def test_batches_are_random_crops_that_depend_on_the_generator_alone(task):
@@ -118,6 +129,7 @@ def _with_speaker(segment, speaker):
     ("section", "message"),
     [
         ({"crop_seconds": 0.0}, "crop_seconds must be positive"),
+        ({"speed_speakers": [0.9, 1.0]}, "speed_speakers must be from 0.3 to 3 and not 1"),
         ({"margin": {"final": 2.0}}, "margin: scale must be positive, final in"),
         ({"margin": {"start_update": 5, "end_update": 1}}, "start_update <= end_update"),
         ({"margin": {"finel": 0.1}}, "unknown key margin.finel; nearest valid: margin.final"),
