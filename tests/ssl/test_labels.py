@@ -126,7 +126,7 @@ def test_wrong_layers_and_frame_shifts_are_named(model_folder):
         ModelFrames(toolkit.load(model_folder), 3, FRAME_SHIFT)
     with pytest.raises(UserError, match="frame-shift: found 0.02 s, expected a multiple of 0.04 s"):
         ModelFrames(toolkit.load(model_folder), 1, 0.02)
-    for shift in (0.0, -0.02, 0.025):
+    for shift in (0.0, -0.02, 0.025, float("nan"), float("inf")):
         with pytest.raises(UserError, match="multiple of 0.01 s"):
             multiple(shift, 0.01)
 
@@ -356,6 +356,13 @@ def test_commands_name_what_is_wrong(tmp_path, corpus):
         kmeans_command.main(["--cuts", str(corpus), "--out", km, "--clusters", "100000"])
     with pytest.raises(UserError, match="no such file"):
         label_command.main(["--cuts", str(corpus), "--kmeans", km, "--out", str(tmp_path / "x")])
+    KMeans(torch.zeros(2, 39)).save(km)
+    with pytest.raises(UserError, match="names no features"):
+        label_command.main(["--cuts", str(corpus), "--kmeans", km, "--out", str(tmp_path / "x")])
+    kmeans_command.main(["--cuts", str(corpus), "--out", km, "--clusters", "8"])
+    for wrong in (["--jobs", "0"], ["--shard-size", "-1"]):
+        with pytest.raises(UserError, match="expected 1 or more"):
+            label_command.main(["--cuts", str(corpus), "--kmeans", km, "--out", str(tmp_path / "x"), *wrong])
     write_cuts(tmp_path / "plain.jsonl", [mono_cut("plain", tmp_path / "plain.wav", 8000)])
     with pytest.raises(UserError, match="cut plain has no labels"):
         quality_command.main(["--labels", str(tmp_path / "plain.jsonl")])

@@ -97,9 +97,9 @@ def read_recipe(args: argparse.Namespace) -> dict[str, Any]:
     if args.model is not None and args.cmvn:
         raise UserError("command line: found --cmvn and --model, expected one; --cmvn is for MFCC")
     if args.model is None:
-        return mfcc_recipe(args.frame_shift or 0.02, args.cmvn)
-    frame_shift = args.frame_shift or toolkit.load(args.model).speech.frame_shift
-    return model_recipe(args.model, args.layer, frame_shift)
+        return mfcc_recipe(0.02 if args.frame_shift is None else args.frame_shift, args.cmvn)
+    own = toolkit.load(args.model).speech.frame_shift
+    return model_recipe(args.model, args.layer, own if args.frame_shift is None else args.frame_shift)
 
 
 def drawn_frames(

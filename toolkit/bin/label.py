@@ -69,10 +69,15 @@ def main(argv: list[str] | None = None) -> None:
 
 def read_recipe(args: argparse.Namespace) -> dict[str, Any]:
     """What the labels are made of; goes into recipe.json."""
+    from toolkit.errors import UserError
     from toolkit.ssl.extract import digest
     from toolkit.ssl.kmeans import KMeans
 
     meta = KMeans.load(args.kmeans).meta
+    if "features" not in meta:
+        raise UserError(
+            f"{args.kmeans}: names no features, expected a codebook of python -m toolkit.bin.kmeans"
+        )
     return {
         "cuts": {"path": args.cuts, "sha256": digest(args.cuts)},
         "kmeans": {"path": args.kmeans, "sha256": digest(args.kmeans), **meta},

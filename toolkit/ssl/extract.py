@@ -10,6 +10,7 @@ own is asked for.
 
 import hashlib
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -118,7 +119,7 @@ def average(features: Tensor, step: int) -> Tensor:
 
 def multiple(frame_shift: float, unit: float) -> int:
     """How many times `unit` a frame shift is; both in seconds."""
-    step = round(frame_shift / unit)
+    step = round(frame_shift / unit) if math.isfinite(frame_shift) else 0
     if step < 1 or abs(step * unit - frame_shift) > 1e-6:
         raise UserError(f"frame-shift: found {frame_shift} s, expected a multiple of {unit:g} s")
     return step

@@ -85,8 +85,11 @@ def label_cuts(
         The number of cuts of each shard once its labels are there.
 
     Raises:
-        UserError: the folder holds labels of another recipe; no cut could be used; a process died.
+        UserError: the folder holds labels of another recipe; no cut could be used; a process died; a number
+            below 1.
     """
+    if jobs < 1 or shard_size < 1:
+        raise UserError(f"jobs, shard-size: found {jobs}, {shard_size}; expected 1 or more")
     folder = Path(folder)
     recipe = {**recipe, "shard_size": shard_size}
     if _is_done(folder, recipe):
