@@ -29,13 +29,11 @@ def span_mask(
     Returns:
         (B, T) bool, True where hidden.
     """
-    draws = uniform(seeds, frames + 1)
-    rank = (
-        torch.where(valid_mask(lengths - span + 1, frames), draws[:, :frames], 2.0)
-        .argsort(dim=1)
-        .argsort(dim=1)
-    )
-    wanted = (prob * lengths / span + draws[:, frames]).floor().clamp(min=min_spans)
+    draws = uniform(seeds, 1 + frames)
+    order = torch.where(valid_mask(lengths - span + 1, frames), draws[:, 1:], 2.0)
+    # Equal draws go by position, so that padding cannot swap them.
+    rank = order.argsort(dim=1, stable=True).argsort(dim=1)
+    wanted = (prob * lengths / span + draws[:, 0]).floor().clamp(min=min_spans)
     count = torch.minimum(wanted, (lengths - span + 1).clamp(min=0))
     starts = torch.nn.functional.pad((rank < count[:, None]).int(), (span - 1, 0))
     covered = starts.unfold(1, span, 1).amax(dim=2) > 0
