@@ -11,7 +11,6 @@ other keys are those of the part that was picked::
 
 import dataclasses
 import difflib
-import hashlib
 import json
 import typing
 from collections.abc import Mapping, Sequence
@@ -117,11 +116,6 @@ def save(config: Any, path: str | Path) -> None:
         yaml.safe_dump(to_dict(config), file, sort_keys=False, allow_unicode=True)
 
 
-def digest(config: Any) -> str:
-    """A short hash of every value, for comparing configurations."""
-    return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()[:16]
-
-
 def differences(old: dict, new: dict, prefix: str = "") -> dict[str, tuple[Any, Any]]:
     """Dotted keys at which two plain configurations differ, with both values."""
     found = {}
@@ -213,6 +207,8 @@ def _check_types(leaves: dict[str, Leaf], raw: dict, where: str) -> dict[str, An
         parser = jsonargparse.ArgumentParser(exit_on_error=False)
         parser.add_argument("--value", type=leaf.type)
         try:
+            if node is None and type(None) not in typing.get_args(leaf.type):
+                raise TypeError("jsonargparse takes null for any type")
             values[key] = parser.parse_object({"value": node}).value
         except (jsonargparse.ArgumentError, TypeError, ValueError):
             raise UserError(f"{where}: {key}: found {node!r}, expected {_type_name(leaf.type)}") from None
@@ -241,8 +237,6 @@ def _construct(cls: type, raw: dict, prefix: str, where: str, values: dict[str, 
             arguments[field.name] = _construct(section, raw.get(field.name) or {}, f"{key}.", where, values)
     try:
         return cls(**arguments)
-    except UserError:
-        raise
     except ValueError as error:
         raise UserError(f"{where}: {prefix.rstrip('.') or 'top level'}: {error}") from None
 

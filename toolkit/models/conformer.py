@@ -40,14 +40,19 @@ class ConformerConfig:
     """Dropout on attention weights."""
 
     def __post_init__(self) -> None:
+        sizes = ("dim", "num_layers", "num_heads", "feed_forward_dim", "kernel_size", "subsampling_channels")
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.dim % (2 * self.num_heads):
             raise ValueError(f"dim must be a multiple of 2 * num_heads, got {self.dim} and {self.num_heads}")
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {self.kernel_size}")
         if self.subsampling not in (2, 4):
             raise ValueError(f"subsampling must be 2 or 4, got {self.subsampling}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
 
 
 class ConformerEncoder(nn.Module):

@@ -24,6 +24,14 @@ class AdamWConfig:
     weight_decay: float = 0.01
     """For matrices and kernels; biases, norms and single vectors are not decayed."""
 
+    def __post_init__(self) -> None:
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}")
+        if not self.eps > 0 or not self.weight_decay >= 0:
+            raise ValueError(
+                f"eps must be positive and weight_decay not negative, got {self.eps} and {self.weight_decay}"
+            )
+
 
 class AdamW(torch.optim.AdamW):
     """torch's AdamW, built from a configuration; fused on the GPU, batched over tensors on the CPU."""
@@ -58,7 +66,7 @@ class OptimConfig:
     """How the learning rate moves over the updates."""
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
+        if not self.lr > 0:
             raise ValueError(f"lr must be positive, got {self.lr}")
 
 

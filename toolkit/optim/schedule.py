@@ -8,6 +8,13 @@ import math
 from dataclasses import dataclass
 
 
+def _check(warmup_updates: int, final: float = 0.0) -> None:
+    if warmup_updates < 0 or not 0 <= final <= 1:
+        raise ValueError(
+            f"warmup_updates must not be negative and final in [0, 1], got {warmup_updates} and {final}"
+        )
+
+
 def _ramp(update: int, warmup: int) -> float:
     return min(1.0, (update + 1) / warmup) if warmup else 1.0
 
@@ -22,6 +29,9 @@ class LinearSchedule:
     """Updates from zero to the full rate."""
     final: float = 0.0
     """Factor at the last update."""
+
+    def __post_init__(self) -> None:
+        _check(self.warmup_updates, self.final)
 
     def factor(self, update: int, max_updates: int) -> float:
         """The factor at `update`."""
@@ -39,6 +49,9 @@ class CosineSchedule:
     """Updates from zero to the full rate."""
     final: float = 0.0
     """Factor at the last update."""
+
+    def __post_init__(self) -> None:
+        _check(self.warmup_updates, self.final)
 
     def factor(self, update: int, max_updates: int) -> float:
         """The factor at `update`."""
@@ -63,8 +76,11 @@ class TriStageSchedule:
     """Factor at the last update."""
 
     def __post_init__(self) -> None:
-        if self.warmup + self.hold > 1 or not 0 < self.final <= 1:
-            raise ValueError("warmup + hold must be at most 1 and final in (0, 1]")
+        if min(self.warmup, self.hold) < 0 or self.warmup + self.hold > 1 or not 0 < self.final <= 1:
+            raise ValueError(
+                "warmup and hold must not be negative, their sum at most 1 and final in (0, 1], "
+                f"got {self.warmup}, {self.hold} and {self.final}"
+            )
 
     def factor(self, update: int, max_updates: int) -> float:
         """The factor at `update`."""
@@ -83,6 +99,9 @@ class InverseSqrtSchedule:
     warmup_updates: int = 1000
     """Updates from zero to the full rate."""
 
+    def __post_init__(self) -> None:
+        _check(self.warmup_updates)
+
     def factor(self, update: int, max_updates: int) -> float:
         """The factor at `update`."""
         return min(
@@ -98,6 +117,9 @@ class ConstantSchedule:
     """Which schedule this is."""
     warmup_updates: int = 0
     """Updates from zero to the full rate."""
+
+    def __post_init__(self) -> None:
+        _check(self.warmup_updates)
 
     def factor(self, update: int, max_updates: int) -> float:
         """The factor at `update`."""

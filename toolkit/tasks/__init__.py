@@ -1,6 +1,7 @@
 """The tasks: the only place where data, model and loss meet."""
 
 from importlib import import_module
+from typing import Any
 
 from toolkit.errors import UserError
 
@@ -12,13 +13,17 @@ TASKS = {
 }
 
 
-def task_class(name: str, where: str) -> type:
+def task_class(name: Any, where: str) -> type:
     """The class of a task.
 
+    Args:
+        name: what a configuration has under `task`.
+        where: which configuration that is, for the message.
+
     Raises:
-        UserError: there is no task of that name; `where` tells where it was named.
+        UserError: there is no task of that name.
     """
-    if name not in TASKS:
+    if not isinstance(name, str) or name not in TASKS:
         raise UserError(f"{where}: task: found {name!r}, expected one of: {', '.join(TASKS)}")
     module, _, attribute = TASKS[name].partition(":")
     return getattr(import_module(module), attribute)

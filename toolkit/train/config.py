@@ -41,6 +41,9 @@ class TrainConfig:
         for name in ("max_updates", "accumulation", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("clip_norm", "freeze_updates", "valid_every", "scan_batches", "threads"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.keep_checkpoints < 2:
             raise ValueError(f"keep_checkpoints must be at least 2, got {self.keep_checkpoints}")
         if not 0 <= self.average_decay < 1:
