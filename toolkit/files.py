@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
     Args:
         path: the file to write; missing parent folders are made. A name that ends in ".gz" is compressed.
         mode: "w" for UTF-8 text or "wb" for bytes.
+
+    Raises:
+        OSError: it cannot be written, the disk being full, say; the error names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,8 +42,10 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
             os.fsync(raw.fileno())
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
 
 
@@ -98,10 +104,11 @@ def read_jsonl(path: str | Path) -> Iterator[dict]:
     number = 0
     try:
         with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
+            for line in file:
+                number += 1
                 if line.strip():
                     yield json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{number}: not JSON ({error.msg})") from None
-    except (gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError, UnicodeDecodeError) as error:
         raise UserError(f"{path}:{number + 1}: damaged or not a text file ({error})") from None
