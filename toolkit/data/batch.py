@@ -5,6 +5,7 @@ Dimensions: B utterances, S samples, T encoder frames, U tokens, K speakers.
 
 import dataclasses
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,8 +87,15 @@ class DiarizationBatch(AudioBatch):
     """(B, T, K) bool, True where local speaker k speaks."""
 
 
-def read_audio(cuts: CutSet, rng: random.Random) -> tuple[list[Cut], dict[str, Any]]:
+def read_audio(
+    cuts: CutSet, rng: random.Random, problem: Callable[[Cut], str | None] = lambda cut: None
+) -> tuple[list[Cut], dict[str, Any]]:
     """Decodes and pads the cuts of a batch; those that cannot be used are listed instead.
+
+    Args:
+        cuts: at least one.
+        rng: draws the seeds.
+        problem: says what else makes a cut useless to the task, as "kind: details".
 
     Returns:
         The cuts that could be read, and the arguments that every batch type shares. If none could be read the list
@@ -96,6 +104,8 @@ def read_audio(cuts: CutSet, rng: random.Random) -> tuple[list[Cut], dict[str, A
     good, audio, skipped = [], [], []
     for cut in cuts:
         try:
+            if reason := problem(cut):
+                raise BadAudio(cut.id, reason)
             audio.append(load_audio(cut))
             good.append(cut)
         except BadAudio as error:
@@ -110,7 +120,7 @@ def read_audio(cuts: CutSet, rng: random.Random) -> tuple[list[Cut], dict[str, A
         "waveforms": pad([torch.from_numpy(samples) for samples in audio], 0.0),
         "lengths": lengths,
         "seeds": torch.tensor([rng.getrandbits(63) for _ in audio]),
-        "seconds": sum(map(len, audio)) / rate,
+        "seconds": 0.0 if placeholder else sum(map(len, audio)) / rate,
         "padded_seconds": len(audio) * max(map(len, audio)) / rate,
         "skipped": skipped,
         "placeholder": placeholder,

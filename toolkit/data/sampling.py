@@ -5,13 +5,16 @@ accumulation over two batches, and a run goes on after an interruption exactly w
 """
 
 import random
+import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
 from lhotse import CutSet
+from lhotse.cut import Cut
 from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -51,10 +54,12 @@ class SamplerConfig:
     """Processes that read audio on each rank; 0 reads it in the training process."""
 
     def __post_init__(self) -> None:
-        if self.max_duration <= 0 or self.num_buckets < 1 or self.buffer_size < 1 or self.num_workers < 0:
-            raise ValueError(
-                "max_duration, num_buckets and buffer_size must be positive, num_workers not negative"
-            )
+        for name in ("max_duration", "max_cuts", "num_buckets", "buffer_size"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        if self.num_workers < 0:
+            raise ValueError(f"num_workers must not be negative, got {self.num_workers}")
         if not 0 <= self.min_seconds < self.max_seconds:
             raise ValueError(f"min_seconds {self.min_seconds} must be below max_seconds {self.max_seconds}")
 
@@ -71,15 +76,20 @@ class BatchStream:
     """
 
     def __init__(self, cuts: CutSet, config: SamplerConfig, seed: int, shuffle: bool, source: str) -> None:
-        self.cuts = cuts.filter(lambda cut: config.min_seconds <= cut.duration <= config.max_seconds)
         self.config = config
+        self.cuts = cuts.filter(self._is_wanted)
         self.seed = seed
         self.shuffle = shuffle
         self.source = source
 
+    def _is_wanted(self, cut: Cut) -> bool:
+        return self.config.min_seconds <= cut.duration <= self.config.max_seconds
+
     def epoch(self, epoch: int) -> Iterator[CutSet]:
         """The batches of one pass over the data."""
         config = self.config
+        # Lhotse cannot make more buckets than there are cuts.
+        num_buckets = min(config.num_buckets, sum(1 for _ in islice(self.cuts, config.num_buckets)))
         common = {
             "max_duration": config.max_duration,
             "max_cuts": config.max_cuts,
@@ -91,10 +101,10 @@ class BatchStream:
         with warnings.catch_warnings():
             # Lhotse advises other samplers for manifests in memory; here one way serves both.
             warnings.filterwarnings("ignore", "You are using Dynamic.* with an eagerly read CutSet")
-            if self.shuffle and config.num_buckets > 1:
+            if self.shuffle and num_buckets > 1:
                 sampler = DynamicBucketingSampler(
                     self.cuts,
-                    num_buckets=config.num_buckets,
+                    num_buckets=num_buckets,
                     num_cuts_for_bins_estimate=config.buffer_size,
                     buffer_size=config.buffer_size,
                     **common,
@@ -120,8 +130,8 @@ class BatchStream:
                     total += 1
             if empty:
                 raise UserError(
-                    f"{self.source}: no cut is between {self.config.min_seconds} and {self.config.max_seconds} "
-                    "seconds long (min_seconds, max_seconds), expected at least one"
+                    f"{self.source}: found no cut that is {self.config.min_seconds} to {self.config.max_seconds} "
+                    "seconds long (data.sampler.min_seconds, data.sampler.max_seconds), expected at least one"
                 )
             epoch, skip = epoch + 1, 0
 
@@ -161,21 +171,30 @@ def validation_loader(
     return _loader(share, collate, stream, pin_memory)
 
 
-def _loader(share: Callable, collate: Collate, stream: BatchStream, pin_memory: bool) -> DataLoader:
+def _loader(
+    share: Callable, collate: Collate, stream: BatchStream, pin_memory: bool
+) -> Iterator[tuple[Position, Any]]:
     workers = stream.config.num_workers
-    return DataLoader(
+    loader = DataLoader(
         CollateDataset(collate, stream.seed),
         sampler=IterableSampler(share),
         batch_size=None,
         num_workers=workers,
-        worker_init_fn=_one_thread if workers else None,
+        worker_init_fn=_start_worker if workers else None,
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
     )
+    for position, batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield position, batch
 
 
-def _one_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
+    # A SIGTERM that reaches all processes of a job asks for a checkpoint, for which the workers are still needed; it is
+    # the second one that ends them.
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 class IterableSampler(Sampler):
@@ -198,4 +217,8 @@ class CollateDataset(Dataset):
     def __getitem__(self, item: tuple[Position, CutSet]) -> tuple[Position, Any]:
         position, cuts = item
         rng = random.Random(f"{self.seed}/{position.epoch}/{position.index}")
-        return position, self.collate(cuts, rng)
+        try:
+            return position, self.collate(cuts, rng)
+        except UserError as error:
+            # Raised by a worker, it would arrive with a traceback in its message; so it goes the way of a batch.
+            return position, UserError(str(error))

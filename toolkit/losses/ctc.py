@@ -16,7 +16,7 @@ def ctc_loss(
     Args:
         log_probs: (B, T, V) log-probabilities.
         lengths: (B,) valid frames.
-        tokens: (B, U) ids, padded with 0.
+        tokens: (B, U) ids, padded with 0; U is at least 1.
         token_lengths: (B,).
 
     Returns:

@@ -47,6 +47,14 @@ class AsrConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     """The train loop."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.mask_prob <= 1 or self.mask_span < 1:
+            raise ValueError(
+                f"mask_prob must be in [0, 1] and mask_span positive, got {self.mask_prob} and {self.mask_span}"
+            )
+        if not 0 <= self.head_dropout < 1:
+            raise ValueError(f"head_dropout must be in [0, 1), got {self.head_dropout}")
+
 
 class AsrTask(Task):
     """Cuts with transcripts -> CTC model -> CTC loss; see `loss` for the statistics."""
@@ -72,7 +80,7 @@ class AsrTask(Task):
 
     def collate(self, cuts: CutSet, rng: random.Random) -> AsrBatch:
         """Audio and tokens."""
-        cuts, audio = read_audio(cuts, rng)
+        cuts, audio = read_audio(cuts, rng, no_transcript)
         rows = [torch.tensor(self.tokenizer.encode(transcript(cut)), dtype=torch.int64) for cut in cuts]
         rows = rows or [torch.ones(1, dtype=torch.int64)]
         return AsrBatch(**audio, tokens=pad(rows, 0), token_lengths=torch.tensor([len(row) for row in rows]))
@@ -98,3 +106,8 @@ class AsrTask(Task):
 def transcript(cut: Cut) -> str:
     """What is said in a cut."""
     return " ".join(segment.text for segment in cut.supervisions if segment.text)
+
+
+def no_transcript(cut: Cut) -> str | None:
+    """The reason to skip a cut without words."""
+    return None if transcript(cut).strip() else "empty transcript: there is nothing to learn"

@@ -3,10 +3,12 @@
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lhotse import CutSet
+from lhotse.cut import Cut
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -95,7 +97,7 @@ class Task:
         path = self.config.data.valid
         if path is None:
             return []
-        stream = BatchStream(self.validation_cuts(), self.config.data.sampler, self.seed, False, path)
+        stream = self._stream(self.validation_cuts(), path, shuffle=False)
         return validation_loader(stream, self.collate, rank, world_size, pin_memory)
 
     def largest_batches(self, count: int) -> list[Any]:
@@ -129,8 +131,12 @@ class Task:
         return named_cuts(self.config.data.valid, "data.valid")
 
     def _training_stream(self) -> BatchStream:
-        data = self.config.data
-        return BatchStream(self.training_cuts(), data.sampler, self.seed, True, data.train)
+        return self._stream(self.training_cuts(), self.config.data.train, shuffle=True)
+
+    def _stream(self, cuts: CutSet, source: str, shuffle: bool) -> BatchStream:
+        rate = self.config.speech.frontend.sample_rate
+        cuts = cuts.map(partial(check_rate, sample_rate=rate, source=source))
+        return BatchStream(cuts, self.config.data.sampler, self.seed, shuffle, source)
 
     def _augmented(self, cuts: CutSet, rng: random.Random) -> Any:
         return self.collate(augment(cuts, self.config.data.augment, rng), rng)
@@ -150,6 +156,16 @@ def named_cuts(name: str, key: str) -> CutSet:
             raise UserError(f"{key}: found {name!r}, expected synthetic:N with a number of cuts")
         return synthetic_cuts(int(count), seed=0 if key == "data.train" else 1)
     return open_cuts(name)
+
+
+def check_rate(cut: Cut, sample_rate: int, source: str) -> Cut:
+    """The cut itself; UserError if it has another sampling rate than the model is made for."""
+    if cut.sampling_rate != sample_rate:
+        raise UserError(
+            f"{source}: found cut {cut.id} at {cut.sampling_rate} Hz, expected {sample_rate} Hz as in "
+            "speech.frontend.sample_rate"
+        )
+    return cut
 
 
 def inner(model: nn.Module) -> nn.Module:

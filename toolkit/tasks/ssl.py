@@ -43,6 +43,10 @@ class SslConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     """The train loop."""
 
+    def __post_init__(self) -> None:
+        if self.crop_seconds <= 0:
+            raise ValueError(f"crop_seconds must be positive, got {self.crop_seconds}")
+
 
 class SslTask(Task):
     """Cuts with labels -> masked encoder -> objective."""
@@ -90,7 +94,8 @@ class SslTask(Task):
         classes, most = self.config.objective.num_classes, int(labels.max())
         if most >= classes:
             raise UserError(
-                f"objective.num_classes: found {classes}, but cut {cut.id} has label {most}; expected at least {most + 1}"
+                f"objective.num_classes: found {classes}, but cut {cut.id} has label {most}; expected at least "
+                f"{most + 1}"
             )
         return labels
 
