@@ -24,6 +24,10 @@ class TokenizerConfig:
     vocab_size: int = 500
     """Symbols of a bpe or unigram model, blank included."""
 
+    def __post_init__(self) -> None:
+        if self.vocab_size < 3:
+            raise ValueError(f"vocab_size must be at least 3, got {self.vocab_size}")
+
 
 class Tokenizer(Protocol):
     """What the tasks need of a tokenizer."""
@@ -55,15 +59,17 @@ class CharTokenizer:
 
     @classmethod
     def learn(cls, texts: Iterable[str]) -> "CharTokenizer":
-        """Collects the characters of the texts."""
-        characters = set()
+        """Collects the characters of the texts; UserError if there are none."""
+        characters = {SPACE}
         for text in texts:
-            characters.update(text)
-        return cls([BLANK, UNKNOWN, SPACE, *sorted(characters - {" "})])
+            characters.update(*text.split())
+        if len(characters) == 1:
+            raise UserError("training transcripts: found no text, expected some to learn the characters from")
+        return cls([BLANK, UNKNOWN, SPACE, *sorted(characters - {SPACE})])
 
     def encode(self, text: str) -> list[int]:
         """Text to ids; what the vocabulary lacks becomes id 1."""
-        return [self.ids.get(character, 1) for character in text.replace(" ", SPACE)]
+        return [self.ids.get(character, 1) for character in SPACE.join(text.split())]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids to text; blanks and unknowns are left out."""
@@ -80,6 +86,8 @@ class SentencePieceTokenizer:
     def __init__(self, model: bytes) -> None:
         import sentencepiece
 
+        if not model:
+            raise RuntimeError("sentencepiece takes no bytes for a model without symbols")
         self.model = model
         self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.tokens = [self.processor.id_to_piece(index) for index in range(self.processor.vocab_size())]
@@ -114,9 +122,9 @@ class SentencePieceTokenizer:
                 minloglevel=2,
             )
         except RuntimeError as error:
-            raise UserError(
-                f"tokenizer.vocab_size: found {config.vocab_size}; sentencepiece says {error}"
-            ) from None
+            # Source file and condition come first, what it means after them.
+            reason = str(error).rpartition("] ")[2] or "too few symbols in the training transcripts"
+            raise UserError(f"tokenizer.vocab_size: found {config.vocab_size}: {reason}") from None
         return cls(model.getvalue())
 
     def encode(self, text: str) -> list[int]:
@@ -145,15 +153,19 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     """Reads the tokenizer of a model directory.
 
     Raises:
-        UserError: tokens.txt is missing, or a line of it is not "symbol id" in order.
+        UserError: tokens.txt is missing, or a line of it is not "symbol id" in order; tokenizer.model is damaged.
     """
     folder = Path(folder)
-    if (folder / "tokenizer.model").exists():
-        return SentencePieceTokenizer((folder / "tokenizer.model").read_bytes())
+    model = folder / "tokenizer.model"
+    if model.exists():
+        try:
+            return SentencePieceTokenizer(model.read_bytes())
+        except RuntimeError:
+            raise UserError(f"{model}: empty or damaged, expected a sentencepiece model") from None
     path, tokens = folder / "tokens.txt", []
     if not path.is_file():
         raise UserError(f"{path}: no such file, expected the tokens of a recogniser")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+    for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n")):
         symbol, _, index = line.rpartition(" ")
         if index != str(number) or not symbol:
             raise UserError(f"{path}:{number + 1}: found {line!r}, expected a symbol and the id {number}")
