@@ -1,12 +1,10 @@
 """The processes of a run, as torchrun starts them; one process is the simplest case."""
 
-import ctypes
 import fcntl
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +38,12 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
-    def any(self, flag: bool) -> bool:
-        """True on every process if the flag is set on one of them."""
-        return flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag), device=self.device)))
+    def union(self, names: Iterable[str]) -> list[str]:
+        """The names that any process has, sorted, the same on all."""
+        everywhere = [list(names)] * self.size
+        if self.size > 1:
+            dist.all_gather_object(everywhere, everywhere[0])
+        return sorted(set().union(*everywhere))
 
     def barrier(self) -> None:
         """Waits for all processes."""
@@ -60,7 +61,6 @@ def distributed() -> Iterator[World]:
     else:
         device = torch.device("cpu")
     if size > 1:
-        _die_with_parent()
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(rank, size, device)
@@ -81,7 +81,7 @@ def sole_owner(folder: Path, patience: float = 30.0) -> Iterator[None]:
         UserError: another process still trains there.
     """
     with open(folder / ".lock", "w") as file:
-        until = time.monotonic() + patience
+        until, told = time.monotonic() + patience, False
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,12 +91,8 @@ def sole_owner(folder: Path, patience: float = 30.0) -> Iterator[None]:
                     raise UserError(
                         f"{folder}: another process trains here; expected one run a folder"
                     ) from None
+                if not told:
+                    print(f"{folder}: waiting for another process to end", file=sys.stderr, flush=True)
+                told = True
                 time.sleep(0.2)
         yield
-
-
-def _die_with_parent() -> None:
-    """Ends this process when torchrun is killed, so that no orphan goes on writing (Linux only)."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -1,5 +1,6 @@
 """What can go wrong in an update, found without making the device wait, and told with advice."""
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +39,12 @@ class Pending:
             self.arrived = torch.cuda.Event()
             self.arrived.record()
 
-    def read(self) -> tuple[bool, bool]:
-        """Whether a rank asked to stop, and whether every number is finite."""
+    def read(self) -> tuple[float, bool, bool]:
+        """The weight, whether a rank asked to stop, and whether every number is finite."""
         if self.arrived:
             self.arrived.synchronize()
-        _, stop, loss, norm = self.host.tolist()
-        finite = torch.isfinite(torch.tensor([loss] + [norm] * self.check_norm)).all().item()
-        return stop > 0, finite
+        weight, stop, loss, norm = self.host.tolist()
+        return weight, stop > 0, math.isfinite(loss) and (math.isfinite(norm) or not self.check_norm)
 
 
 def write_batch(folder: Path, name: str, batch: Any, **facts: Any) -> Path:
@@ -56,7 +56,7 @@ def write_batch(folder: Path, name: str, batch: Any, **facts: Any) -> Path:
             "time": time.strftime("%Y-%m-%d %H:%M:%S"),
             **facts,
             "cut_ids": batch.ids,
-            "seconds": (batch.lengths / 16000).tolist(),
+            "seconds": [round(share * batch.seconds, 3) for share in batch.lengths / batch.lengths.sum()],
             "padded_shape": list(batch.waveforms.shape),
         },
     )
@@ -85,11 +85,24 @@ def non_finite(pending: Pending, folder: Path, rank: int) -> UserError:
 def out_of_memory(batch: Any, folder: Path, update: int, rank: int) -> UserError:
     """Writes the batch aside; returns the error to raise."""
     path = write_batch(folder, f"update-{update}-rank-{rank}", batch, problem="out of memory")
-    rows, samples = batch.waveforms.shape
     return UserError(
-        f"update {update}: out of memory with {rows} x {samples / 16000:.1f} s; the batch is described in {path}; lower "
-        "data.sampler.max_duration (and raise train.accumulation to keep the update's size), or data.sampler.max_seconds"
+        f"update {update}: out of memory with {size_of(batch)}; the batch is described in {path}; lower "
+        "data.sampler.max_duration (and raise train.accumulation to keep the update's size) or data.sampler.max_seconds"
     )
+
+
+def nothing_to_learn(update: int, updates: int, folder: Path) -> UserError:
+    """The error to raise when batch after batch has no weight."""
+    return UserError(
+        f"update {update}: found nothing to learn from in the last {updates} updates, expected recordings that can be "
+        f"read and targets that fit them; {folder / 'skipped.jsonl'} lists what was skipped and why"
+    )
+
+
+def size_of(batch: Any) -> str:
+    """A batch's size in words."""
+    rows = len(batch.lengths)
+    return f"{rows} x {batch.padded_seconds / rows:.1f} s"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

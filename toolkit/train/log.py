@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.files import atomic_write, read_jsonl
+from toolkit.files import write_jsonl
 from toolkit.progress import line
 from toolkit.train.distributed import World
-
 
 SUMS = ("audio", "padded")
 
@@ -36,8 +35,11 @@ class Meter:
         Returns:
             Names to means; "audio" and "padded" (seconds without and with padding) stay sums.
         """
-        names = sorted(self.sums)
-        totals = dict(zip(names, world.sum(torch.stack([self.sums[n] for n in names])).tolist(), strict=True))
+        # A rank whose batches were all unreadable, or that had none, lacks the task's statistics.
+        names = world.union(self.sums)
+        nothing = torch.zeros((), device=self.device, dtype=torch.float64)
+        sums = torch.stack([self.sums.get(name, nothing) for name in names])
+        totals = dict(zip(names, world.sum(sums).tolist(), strict=True))
         self.sums = {}
         weight = totals.pop("weight")
         return {n: total if n in SUMS else total / max(weight, 1e-12) for n, total in totals.items()}
@@ -51,30 +53,18 @@ class Log:
         self.world = world
         self.metrics_path = folder / "metrics.jsonl"
         self.skipped_path = folder / "skipped.jsonl"
-        self.skipped = (
-            {row["id"] for row in read_jsonl(self.skipped_path)} if self.skipped_path.exists() else set()
-        )
+        skipped = whole_rows(self.skipped_path)
+        self.skipped = {row["id"] for row in skipped}
         self.start = time.monotonic()
         self.writer = None
         if world.is_main:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._forget_after(update)
+            write_jsonl(self.skipped_path, skipped)
+            # What comes after this update will be done again.
+            kept = [row for row in whole_rows(self.metrics_path) if row["step"] <= update]
+            write_jsonl(self.metrics_path, kept)
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=update + 1)
-
-    def _forget_after(self, update: int) -> None:
-        """Drops the metrics of updates that will be done again."""
-        if self.metrics_path.exists():
-            lines = self.metrics_path.read_text(encoding="utf-8").splitlines()
-            kept = []
-            for text in lines:
-                try:
-                    if json.loads(text)["step"] <= update:
-                        kept.append(text + "\n")
-                except json.JSONDecodeError:
-                    break  # The process died within this line; what follows is done again as well.
-            with atomic_write(self.metrics_path) as file:
-                file.writelines(kept)
 
     def say(self, text: str) -> None:
         """A line for people, on the terminal and in log.txt."""
@@ -115,6 +105,18 @@ class Log:
         """Writes what is still in memory."""
         if self.writer:
             self.writer.close()
+
+
+def whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines, up to one that a dying process left unfinished; none if there is no file."""
+    rows: list[dict[str, Any]] = []
+    if path.exists():
+        for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            try:
+                rows.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+    return rows
 
 
 def bar(done: int, before: int, total: int, spent: float) -> str:

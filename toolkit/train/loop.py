@@ -12,24 +12,43 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from toolkit import checkpoint
-from toolkit.config import differences
 from toolkit.errors import UserError
 from toolkit.optim.build import OptimConfig, build_optimizer, set_learning_rate
 from toolkit.train.config import TrainConfig
 from toolkit.train.distributed import World
-from toolkit.train.failure import Pending, is_out_of_memory, non_finite, out_of_memory
+from toolkit.train.failure import (
+    Pending,
+    is_out_of_memory,
+    non_finite,
+    nothing_to_learn,
+    out_of_memory,
+    size_of,
+)
 from toolkit.train.log import SUMS, Log, Meter, bar
 from toolkit.train.state import State, make_average, update_average
 
 # Settings with which a run may go on although they changed; all others would make it another run.
-MAY_CHANGE = ("train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "train.valid_every")
-MAY_CHANGE += (
+MAY_CHANGE = (
     "train.max_updates",
-    "train.threads",
-    "train.scan_batches",
     "train.accumulation",
-    "num_workers",
+    "train.valid_every",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.scan_batches",
+    "train.threads",
+    "data.valid",
+    "data.sampler.num_workers",
+    # What the advice after a failure names; the run is another from here on, as the user wants it.
+    "train.clip_norm",
+    "train.precision",
+    "optim.lr",
+    "optim.schedule.",
+    "data.sampler.max_duration",
+    "data.sampler.max_seconds",
 )
+# Updates in a row without anything to learn from, after which a run gives up.
+IDLE_UPDATES = 20
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -101,6 +120,8 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+        # No result here depends on memory that was never written, and filling it takes time.
+        torch.utils.deterministic.fill_uninitialized_memory = False
         torch.manual_seed(seed)
         model = task.build_model()
         fresh = not checkpoint.steps(self.checkpoints)
@@ -125,17 +146,18 @@ class Trainer:
         self.wrapped = DistributedDataParallel(compiled) if world.size > 1 else compiled
         self.meter = Meter(world.device)
         self.sigterm = self.stopping = False
+        self.idle = 0
         self.reported_at = time.monotonic()
 
     def _restore(self) -> list[str]:
         path, damaged = checkpoint.latest(self.checkpoints)
         if path is None:
             raise UserError(f"{damaged[0]}; no other checkpoint to go on from, --restart begins anew")
-        changed = differences(checkpoint.read_meta(path)["config"], self.state.config)
-        self.state.restore(path, lambda key: key.endswith(MAY_CHANGE), changed)
+        changed = self.state.restore(path, lambda key: key.startswith(MAY_CHANGE))
         return [
             *(f"passed over {text}" for text in damaged),
             f"going on from {path} (update {self.state.update})",
+            *(f"with another setting: {text}" for text in changed),
         ]
 
     def run(self) -> nn.Module:
@@ -166,6 +188,7 @@ class Trainer:
             if checkpoint_due or state.update % config.log_every == 0:
                 self._check(pending)
                 self._report(bar(state.update, first, config.max_updates, time.monotonic() - start), pending)
+                pending = None
             if last or (config.valid_every and state.update % config.valid_every == 0):
                 self._validate()
             if checkpoint_due:
@@ -229,7 +252,7 @@ class Trainer:
                 if batch.placeholder:
                     loss, weight, stats = loss * 0, weight * 0, {}
                 self.state.scaler.scale(loss).backward()
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if is_out_of_memory(error):
                     raise out_of_memory(batch, self.folder, self.state.update, self.world.rank) from None
                 raise
@@ -247,9 +270,12 @@ class Trainer:
     def _check(self, pending: Pending | None) -> None:
         """Reads an update's numbers; every rank reads the same ones and so decides the same."""
         if pending:
-            stop, finite = pending.read()
+            weight, stop, finite = pending.read()
             if not finite:
                 raise non_finite(pending, self.folder, self.world.rank)
+            self.idle = 0 if weight else self.idle + 1
+            if self.idle == IDLE_UPDATES:
+                raise nothing_to_learn(pending.update, self.idle, self.folder)
             self.stopping = self.stopping or stop
 
     def _report(self, progress: str, pending: Pending) -> None:
@@ -306,16 +332,19 @@ class Trainer:
             return
         model = self.state.model
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        # Room for the optimiser's moments, which come with the first update.
+        moments = [torch.empty_like(p) for p in model.parameters() if p.requires_grad for _ in range(2)]
         for batch in self.task.largest_batches(self.config.scan_batches):
             self._backward(batch, 0, last=True)
             self.log.say(
-                f"largest batch fits: {batch.waveforms.shape[0]} x {batch.waveforms.shape[1] / 16000:.1f} s"
+                f"largest batch fits: {size_of(batch)}"
                 + (
                     f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
                     if torch.cuda.is_available()
                     else ""
                 )
             )
+        del moments
         model.zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, buffer in model.named_buffers():

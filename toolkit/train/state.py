@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit import checkpoint
+from toolkit.config import differences
 from toolkit.errors import UserError
 
 
@@ -64,26 +65,30 @@ class State:
         checkpoint.save(checkpoint.step_path(folder, self.update), tensors, meta)
         checkpoint.prune(folder, keep)
 
-    def restore(self, path: Path, may_change: Callable[[str], bool], differences: dict[str, tuple]) -> None:
+    def restore(self, path: Path, may_change: Callable[[str], bool]) -> list[str]:
         """Takes over a checkpoint.
 
         Args:
             path: the checkpoint.
             may_change: tells for a dotted configuration key whether a run may go on with another value.
-            differences: keys at which its configuration differs from the present one, with both values.
+
+        Returns:
+            The settings that are others now, with both values.
 
         Raises:
             UserError: damaged, from another model, or from a run with other settings.
         """
-        changed = [
-            f"{key} was {old!r}, is {new!r}" for key, (old, new) in differences.items() if not may_change(key)
-        ]
-        if changed:
+        tensors, meta = checkpoint.load(path)
+        changed = {
+            key: f"{key} was {old!r}, is {new!r}"
+            for key, (old, new) in differences(meta["config"], self.config).items()
+        }
+        refused = [text for key, text in changed.items() if not may_change(key)]
+        if refused:
             raise UserError(
-                f"{path}: this experiment was started with other settings ({'; '.join(changed[:3])}); expected the "
+                f"{path}: this experiment was started with other settings ({'; '.join(refused[:3])}); expected the "
                 "same, another --exp, or --restart to begin anew"
             )
-        tensors, meta = checkpoint.load(path)
         checkpoint.load_weights(self.model, _part(tensors, "model."), path)
         if self.average is not None:
             checkpoint.load_weights(self.average, _part(tensors, "average."), path)
@@ -91,6 +96,7 @@ class State:
         self.scaler.load_state_dict(meta["scaler"])
         self.update, self.elapsed = meta["update"], meta["elapsed"]
         self.position, self.consumed = tuple(meta["position"]), meta["consumed"]
+        return list(changed.values())
 
     def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
         moments: dict[int, dict[str, Tensor]] = {}
