@@ -38,8 +38,8 @@ SCORING = {
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that the real commands filled.
 
-    cuts.jsonl.gz and audio/ (synthetic speech), <task>.yaml, exp/<task> (experiments), codebook and layer_codebook
-    (of MFCC and of a layer of exp/ssl), labels/, embeddings, and small files to score.
+    cuts.jsonl.gz and audio/ (synthetic speech), <task>.yaml, exp/<task> (experiments), codebook (of MFCC),
+    layer_codebook (of a layer of exp/ssl), labels/, embeddings, and small files to score.
     """
     folder = tmp_path_factory.mktemp("stock")
     with pytest.MonkeyPatch.context() as patch:

@@ -65,7 +65,8 @@ OTHER_READERS = {
     "diarize": "diarize --model diarization --speaker-model speaker --cuts {} --output new",
     "quality": "quality --labels {}",
     "train with validation": "train --config asr.yaml --exp new --data.valid={}",
-    "train with noise": "train --config asr.yaml --exp new --data.augment.noise={} --data.augment.noise_prob=1",
+    "train with noise": "train --config asr.yaml --exp new --data.augment.noise={}"
+    " --data.augment.noise_prob=1",
 }
 
 

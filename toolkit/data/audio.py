@@ -1,5 +1,6 @@
 """Reading the samples of a cut, or saying in one line why that cannot be done."""
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
     from lhotse.cut import Cut
 
 __all__ = ["SAMPLE_RATE", "BadAudio", "audio_paths", "load_audio"]
+
+TOLERANCE = "LHOTSE_AUDIO_DURATION_MISMATCH_TOLERANCE"
+"""The variable with which Lhotse is told by how many seconds a file may differ from its manifest."""
 
 
 def load_audio(cut: "Cut") -> np.ndarray:
@@ -27,6 +31,8 @@ def load_audio(cut: "Cut") -> np.ndarray:
     from lhotse.audio.utils import AudioLoadingError, DurationMismatchError
     from soundfile import LibsndfileError
 
+    # Enough for rounded times. Left alone, Lhotse fills up to half a second with mirrored samples.
+    os.environ.setdefault(TOLERANCE, "0.025")
     paths = audio_paths(cut)
     name = paths[0] if paths else cut.id
     try:
