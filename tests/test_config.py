@@ -1,0 +1,283 @@
+"""Typed configuration: what is read, what is refused and how, what is saved."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+import yaml
+
+from toolkit import config
+from toolkit.config import build, choice, load
+from toolkit.errors import UserError
+from toolkit.tasks import TASKS, task_class
+
+
+@dataclass
+class Round:
+    """Wheels that roll."""
+
+    name: str = "round"
+    """Which wheel this is."""
+    radius: float = 0.3
+    """In metres."""
+
+
+@dataclass
+class Square:
+    """Wheels that do not."""
+
+    name: str = "square"
+    """Which wheel this is."""
+    side: int = 2
+    """In metres."""
+
+    def __post_init__(self) -> None:
+        if self.side < 1:
+            raise ValueError(f"side must be positive, got {self.side}")
+
+
+Round.Config, Square.Config = Round, Square
+WHEELS = {"round": Round, "square": Square}
+
+
+@dataclass
+class Engine:
+    """What drives the car."""
+
+    power: float = 1.0
+    """In kilowatts."""
+    fuel: Literal["oil", "wind"] = "oil"
+    """What it burns."""
+    gears: list[float] = field(default_factory=lambda: [1.0, 2.0])
+    """Ratios."""
+    turbo: bool = False
+    """Faster."""
+    limit: tuple[float, float] | None = None
+    """Least and greatest speed; null for none."""
+
+
+@dataclass
+class Car:
+    """A car."""
+
+    seats: int
+    """Places for people."""
+    engine: Engine = field(default_factory=Engine)
+    """What drives it."""
+    wheels: Any = choice(WHEELS, "round")
+    """What it stands on."""
+    owner: str | None = None
+    """Who has it."""
+
+
+def test_yaml_then_overrides_then_defaults(tmp_path):
+    path = tmp_path / "car.yaml"
+    path.write_text("seats: 4\nengine: {power: 1e-3, gears: [1, 2.5]}\nwheels: {name: square, side: 3}\n")
+    car = load(Car, path, ["--wheels.side=5", "--engine.turbo=true", "--engine.limit=[1, 2]", "--owner=null"])
+    assert car == Car(4, Engine(0.001, "oil", [1.0, 2.5], True, (1.0, 2.0)), Square(side=5))
+    assert isinstance(car.engine.gears[0], float)
+
+
+def test_an_override_may_pick_another_part():
+    car = load(Car, None, ["--seats=2", "--wheels.name=square"])
+    assert car == Car(2, wheels=Square())
+    assert load(Car, None, ["--seats=2", "--owner="]).owner == ""
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"seats": 1, "engin": {}}, "car.yaml: unknown key engin; nearest valid: engine"),
+        (
+            {"seats": 1, "engine": {"poewr": 3}},
+            "car.yaml: unknown key engine.poewr; nearest valid: engine.power",
+        ),
+        ({"seats": 1, "wheels": {"side": 3}}, "unknown key wheels.side; expected one of: name, radius"),
+        (
+            {"seats": 1, "zzz": 3},
+            "car.yaml: unknown key zzz; expected one of: seats, engine, wheels, owner",
+        ),
+        ({"seats": 1, "wheels": {"name": "sqare"}}, "wheels.name: found 'sqare'; nearest valid: square"),
+        ({"seats": 1, "wheels": {"name": ["x"]}}, r"wheels.name: found \['x'\]; expected one of: round"),
+        ({"seats": 1, "wheels": "square"}, "wheels: found 'square', expected a section with keys"),
+        ({"seats": 1, "engine": 3}, "car.yaml: engine: found 3, expected a section with keys"),
+        ({"seats": "many"}, "car.yaml: seats: found 'many', expected int"),
+        ({"seats": 1.5}, "seats: found 1.5, expected int"),
+        ({"seats": True}, "seats: found True, expected int"),
+        ({"seats": None}, "seats: found None, expected int"),
+        ({}, "car.yaml: seats is missing: Places for people."),
+        (
+            {"seats": 1, "engine": {"fuel": "coal"}},
+            "engine.fuel: found 'coal', expected one of 'oil', 'wind'",
+        ),
+        ({"seats": 1, "engine": {"gears": ["a"]}}, r"engine.gears: found \['a'\], expected list\[float\]"),
+        ({"seats": 1, "engine": {"turbo": 1}}, "engine.turbo: found 1, expected bool"),
+        ({"seats": 1, "engine": {"limit": [1]}}, r"engine.limit: found \[1\], expected tuple"),
+        ({"seats": 1, "owner": 3}, r"owner: found 3, expected str \| None"),
+        ({"seats": 1, "wheels": {"name": "square", "side": 0}}, "car.yaml: wheels: side must be positive"),
+    ],
+)
+def test_what_does_not_fit_is_refused(raw, message):
+    with pytest.raises(UserError, match=message) as caught:
+        build(Car, raw, "car.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seats=3", "command line: found 'seats=3', expected --key.subkey=value"),
+        ("--seats", "command line: found '--seats', expected --key.subkey=value"),
+        ("--seats.x=3", "command line: seats.x: seats holds a value, not a section"),
+        ("--engine.powr=3", "unknown key engine.powr; nearest valid: engine.power"),
+    ],
+)
+def test_overrides_that_are_none(tmp_path, override, message):
+    path = tmp_path / "car.yaml"
+    path.write_text("seats: 3")
+    with pytest.raises(UserError, match=message):
+        load(Car, path, [override])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"seats: 3\nengine: {power: [1, 2\n", r"car.yaml:3: not YAML"),
+        (b"seats: 3\n\tengine: 3\n", r"car.yaml:2: not YAML"),
+        (b"seats: !!python/object:os.system 3\n", r"car.yaml:1: not YAML \(could not determine"),
+        (b"\xff\xfe\x00\x01", "car.yaml: not a text file, expected YAML"),
+        (b"seats: \x00", "car.yaml: not a text file, expected YAML"),
+        (b"- seats\n- engine\n", "car.yaml: found list at the top, expected a mapping"),
+        (b"", "car.yaml: seats is missing"),
+    ],
+)
+def test_unreadable_files(tmp_path, content, message):
+    path = tmp_path / "car.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load(Car, path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match="none.yaml: no such file"):
+        load(Car, tmp_path / "none.yaml")
+
+
+def test_saved_and_printed_forms_are_read_back_as_the_same(tmp_path):
+    car = Car(4, Engine(1e-8, "wind", [], True, (0.1, 1e20)), Square(side=7), "Zoë: {x}")
+    config.save(car, tmp_path / "car.yaml")
+    assert load(Car, tmp_path / "car.yaml") == car
+    assert build(Car, yaml.safe_load(config.describe(car)), "described") == car
+    assert build(Car, config.to_dict(car), "plain") == car
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_can_be_described_saved_and_read_back(task, tmp_path):
+    cls = task_class(task, "test").Config
+    settings = cls()
+    text = config.describe(settings)
+    assert build(cls, yaml.safe_load(text), "described") == settings
+    config.save(settings, tmp_path / "config.yaml")
+    assert load(cls, tmp_path / "config.yaml") == settings
+    for line in text.splitlines():
+        assert "  # " in line, f"{task}: no explanation: {line}"
+    assert set(keys(config.to_dict(settings))) == set(keys(yaml.safe_load(text)))
+
+
+def keys(plain, prefix=""):
+    for key, value in plain.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from keys(value, f"{prefix}{key}.")
+
+
+def test_differences():
+    old = {"a": 1, "b": {"c": [1, 2], "d": None}, "e": 3}
+    new = {"a": 1, "b": {"c": [1, 3], "d": None}, "f": 4}
+    assert config.differences(old, new) == {"b.c": ([1, 2], [1, 3]), "e": (3, None), "f": (None, 4)}
+    assert config.differences(old, old) == {}
+
+
+SURFACE = {
+    "ssl": "task seed data crop_seconds speech objective init optim train",
+    "asr": "task seed data tokenizer speech init mask_prob mask_span head_dropout optim train",
+    "speaker": "task seed data speed_speakers crop_seconds speech init head margin optim train",
+    "diarization": "task seed data chunk_seconds speech init head optim train",
+}
+SECTIONS = {
+    "data": "train valid sampler augment",
+    "data.sampler": "max_duration max_cuts min_seconds max_seconds num_buckets buffer_size num_workers",
+    "speech": "frontend encoder",
+    "init": "model lr_factor",
+    "optim": "lr optimizer schedule",
+    "train": "max_updates accumulation precision clip_norm average_decay freeze_updates valid_every log_every "
+    "checkpoint_every keep_checkpoints scan_batches threads deterministic compile",
+}
+
+
+def test_the_surface_of_the_train_command_is_frozen():
+    """Published configurations use these keys: one that goes away or moves breaks them. New ones are added here."""
+    assert set(SURFACE) == set(TASKS)
+    for task, expected in SURFACE.items():
+        settings = config.to_dict(task_class(task, "test").Config())
+        assert list(settings) == expected.split()
+        for section, names in SECTIONS.items():
+            node = settings
+            for part in section.split("."):
+                node = node[part]
+            assert list(node) == names.split(), f"{task}: {section}"
+
+
+@pytest.mark.parametrize("name", [None, "", "asd", ["asr"], {"a": 1}])
+def test_a_task_that_does_not_exist(name):
+    with pytest.raises(
+        UserError, match="x.yaml: task: found .*, expected one of: ssl, asr, speaker, diarization"
+    ):
+        task_class(name, "x.yaml")
+
+
+IMPOSSIBLE = [
+    ("speech.encoder.num_heads=0", "num_heads must be at least 1"),
+    ("speech.encoder.num_layers=0", "num_layers must be at least 1"),
+    ("speech.encoder.dim=100", r"dim must be a multiple of 2 \* num_heads, got 100 and 4"),
+    ("speech.encoder.kernel_size=4", "kernel_size must be odd, got 4"),
+    ("speech.encoder.subsampling=3", "subsampling must be 2 or 4"),
+    ("speech.encoder.dropout=1", r"dropout must be in \[0, 1\)"),
+    ("speech.encoder.attention_dropout=-1", r"attention_dropout must be in \[0, 1\)"),
+    ("speech.frontend.num_mel_bins=2", "num_mel_bins at least 8"),
+    ("data.sampler.max_duration=0", "max_duration must be positive"),
+    ("data.sampler.max_cuts=0", "max_cuts must be positive"),
+    ("data.sampler.num_workers=-1", "num_workers must not be negative"),
+    ("data.sampler.min_seconds=40", "min_seconds 40.0 must be below max_seconds 30.0"),
+    ("data.augment.speed=[9]", "data.augment: speed: found"),
+    ("tokenizer.vocab_size=1", "vocab_size must be at least 3"),
+    ("mask_prob=2", "mask_prob must be in"),
+    ("mask_span=0", "mask_span positive"),
+    ("head_dropout=1.5", "head_dropout must be in"),
+    ("optim.lr=0", "lr must be positive"),
+    ("optim.lr=.nan", "lr must be positive"),
+    ("optim.optimizer.betas=[0.9]", "betas must be two numbers"),
+    ("optim.optimizer.betas=[0.9,1.0]", "betas must be two numbers"),
+    ("optim.optimizer.weight_decay=-1", "weight_decay not negative"),
+    ("optim.schedule.warmup_updates=-1", "warmup_updates must not be negative"),
+    ("train.max_updates=0", "max_updates must be at least 1"),
+    ("train.keep_checkpoints=1", "keep_checkpoints must be at least 2"),
+    ("train.average_decay=1", r"average_decay must be in \[0, 1\)"),
+    ("train.clip_norm=-1", "clip_norm must not be negative"),
+    ("train.precision=fp8", "expected one of 'fp32', 'bf16', 'fp16'"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), IMPOSSIBLE, ids=[text for text, _ in IMPOSSIBLE])
+def test_impossible_values_are_refused_with_their_section(override, message):
+    with pytest.raises(UserError, match=message) as caught:
+        load(task_class("asr", "test").Config, None, [f"--{override}"])
+    assert str(caught.value).startswith("configuration: ")
+
+
+def test_dataclasses_stay_as_they_are():
+    """Reading a configuration must not change the defaults of the next."""
+    load(Car, None, ["--seats=1", "--engine.gears=[9]"])
+    assert load(Car, None, ["--seats=1"]).engine.gears == [1.0, 2.0]
+    assert dataclasses.fields(Car)[0].name == "seats"
