@@ -30,7 +30,7 @@ stage meetings "simulated meetings" meetings "$data/cuts_tts.jsonl.gz"
 meetings() { python local/meetings.py --data "$data" $meetings; }
 
 stage kmeans "cluster MFCC, label frames, measure the labels" kmeans "$data/cuts_pretrain_train.jsonl.gz"
-kmeans() { label_frames 1 100; }
+kmeans() { label_frames 1 100 --cmvn; }
 
 stage pretrain "masked prediction of the MFCC labels" pretrain conf/pretrain.yaml "$exp/labels-1/train/cuts.jsonl.gz"
 pretrain() { pretrain_on 1 100; }
@@ -118,11 +118,12 @@ report() {
 # label_frames ITERATION CLUSTERS [what kmeans is told about the features]
 label_frames() {
   local split folder=$exp/labels-$1
+  if $fresh; then rm -rf "$folder"; fi
   python -m toolkit.bin.kmeans --cuts "$data/cuts_pretrain_train.jsonl.gz" --out "$folder/kmeans.safetensors" \
     --clusters "$2" --frame-shift 0.04 "${@:3}"
   for split in train valid; do
     python -m toolkit.bin.label --cuts "$data/cuts_pretrain_$split.jsonl.gz" --kmeans "$folder/kmeans.safetensors" \
-      --out "$folder/$split"
+      --out "$folder/$split" --jobs 2
   done
   python -m toolkit.bin.quality --labels "$folder/train/cuts.jsonl.gz" --alignment "$data/phones_tts.ctm" \
     --clusters "$2" --json "$folder/quality_tts.json"

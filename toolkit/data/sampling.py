@@ -20,6 +20,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from toolkit.errors import UserError
 
+# Advice that does not apply: one sampler serves manifests in memory too, and a long cut may fill a batch alone.
+warnings.filterwarnings("ignore", "You are using Dynamic.* with an eagerly read CutSet")
+warnings.filterwarnings("ignore", "We have exceeded the max_duration constraint during sampling")
+
 Collate = Callable[[CutSet, random.Random], Any]
 
 
@@ -98,19 +102,16 @@ class BatchStream:
             "world_size": 1,
             "rank": 0,
         }
-        with warnings.catch_warnings():
-            # Lhotse advises other samplers for manifests in memory; here one way serves both.
-            warnings.filterwarnings("ignore", "You are using Dynamic.* with an eagerly read CutSet")
-            if self.shuffle and num_buckets > 1:
-                sampler = DynamicBucketingSampler(
-                    self.cuts,
-                    num_buckets=num_buckets,
-                    num_cuts_for_bins_estimate=config.buffer_size,
-                    buffer_size=config.buffer_size,
-                    **common,
-                )
-            else:
-                sampler = DynamicCutSampler(self.cuts, shuffle_buffer_size=config.buffer_size, **common)
+        if self.shuffle and num_buckets > 1:
+            sampler = DynamicBucketingSampler(
+                self.cuts,
+                num_buckets=num_buckets,
+                num_cuts_for_bins_estimate=config.buffer_size,
+                buffer_size=config.buffer_size,
+                **common,
+            )
+        else:
+            sampler = DynamicCutSampler(self.cuts, shuffle_buffer_size=config.buffer_size, **common)
         sampler.set_epoch(epoch)
         return iter(sampler)
 

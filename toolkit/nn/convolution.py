@@ -21,6 +21,8 @@ class ConvolutionModule(nn.Module):
             raise ValueError(f"kernel_size must be odd, got {kernel_size}")
         self.expand = nn.Linear(dim, 2 * dim)
         self.depthwise = nn.Conv2d(dim, dim, (kernel_size, 1), padding=(kernel_size // 2, 0), groups=dim)
+        # The order in memory that its gradient will have; DistributedDataParallel wants both alike.
+        self.depthwise.to(memory_format=torch.channels_last)
         self.norm = nn.LayerNorm(dim)
         self.project = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
