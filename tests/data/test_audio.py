@@ -9,7 +9,7 @@ import soundfile
 from lhotse import MonoCut, Recording
 
 from toolkit.data.audio import BadAudio, load_audio
-from toolkit.data.codecs import decode, read_header, to_flac
+from toolkit.data.codecs import decode, read_header, to_flac, write_flac
 from toolkit.data.levels import Limits, Meter
 from toolkit.data.manifests import mono_cut
 from toolkit.errors import UserError
@@ -225,3 +225,14 @@ def test_load_audio_refuses_channels_and_nan(tmp_path):
         load_audio(mono_cut("b", tmp_path / "b.wav", 16_000))
     with pytest.raises(BadAudio, match="missing: the cut has no recording"):
         load_audio(MonoCut("c", 0, 1, 0, features=None, recording=None))
+
+
+def test_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(self, block):
+        raise soundfile.LibsndfileError(2)
+
+    monkeypatch.setattr(soundfile.SoundFile, "write", full)
+    with pytest.raises(OSError) as caught:
+        write_flac(tmp_path / "deep" / "a.flac", [tone()])
+    assert caught.value.filename == str(tmp_path / "deep" / "a.flac")
+    assert not list((tmp_path / "deep").iterdir())

@@ -4,9 +4,11 @@ A reason reads "kind: details". The kinds (missing, empty, truncated, not audio,
 clipped, silent, ...) are what reports count.
 """
 
+import errno
 import os
+import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +16,6 @@ import numpy as np
 
 from toolkit.data.levels import Limits, Meter
 from toolkit.errors import UserError
-from toolkit.files import atomic_write
 
 SAMPLE_RATE = 16_000
 LOSSLESS = {".wav", ".flac"}
@@ -189,7 +190,7 @@ def to_flac(
 
     Args:
         source: any file that `decode` reads.
-        target: the file to write, atomically.
+        target: the file to write.
         channel: which channel to take; None takes the mean of all.
         limits: what to refuse; None refuses only what cannot be decoded.
 
@@ -197,24 +198,56 @@ def to_flac(
         The number of samples written.
 
     Raises:
-        BadAudio: with the reason.
+        BadAudio: with the reason; then nothing is written.
+    """
+    meter = Meter()
+
+    def checked() -> Iterator[np.ndarray]:
+        for block in decode(source, SAMPLE_RATE):
+            if channel is not None and channel >= len(block):
+                raise BadAudio(source, f"multi-channel: no channel {channel}, the file has {len(block)}")
+            mono = block.mean(axis=0) if channel is None else block[channel]
+            meter.add(mono)
+            yield mono
+        problem = meter.problem(limits) if limits else None if meter.num_samples else "empty: no samples"
+        if problem:
+            raise BadAudio(source, problem)
+
+    return write_flac(target, checked())
+
+
+def write_flac(path: str | Path, blocks: Iterable[np.ndarray]) -> int:
+    """Writes one-channel samples as FLAC, 16 kHz, 16 bits.
+
+    The file appears under its name only when it is complete. It is not flushed to disk, as thousands of small
+    files would take minutes then; who trusts one that is there should read its header first.
+
+    Args:
+        path: the file to write; missing parent folders are made.
+        blocks: float samples (n,), full scale 1; what exceeds it is clipped.
+
+    Returns:
+        The number of samples written.
+
+    Raises:
+        OSError: if the disk is full, say.
     """
     import soundfile
 
-    meter = Meter()
-    with atomic_write(target, "wb") as raw:
-        with soundfile.SoundFile(raw, "w", SAMPLE_RATE, 1, "PCM_16", format="FLAC") as file:
-            for block in decode(source, SAMPLE_RATE):
-                if channel is not None and channel >= len(block):
-                    raise BadAudio(
-                        str(source), f"multi-channel: no channel {channel}, the file has {len(block)}"
-                    )
-                mono = block.mean(axis=0) if channel is None else block[channel]
-                meter.add(mono)
-                file.write(np.clip(mono, -1, 1))
-        problem = (
-            meter.problem(limits) if limits else ("empty: no samples" if not meter.num_samples else None)
-        )
-        if problem:
-            raise BadAudio(source, problem)
-    return meter.num_samples
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    count = 0
+    try:
+        with soundfile.SoundFile(partial, "w", SAMPLE_RATE, 1, "PCM_16", format="FLAC") as file:
+            for block in blocks:
+                file.write(np.clip(block, -1, 1))
+                count += len(block)
+        os.replace(partial, path)
+    except soundfile.LibsndfileError:
+        # libsndfile does not pass on why.
+        code = errno.ENOSPC if shutil.disk_usage(path.parent).free < 1 << 20 else errno.EIO
+        raise OSError(code, os.strerror(code), str(path)) from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return count

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.data.audio import load_audio
-from toolkit.data.codecs import SAMPLE_RATE
+from toolkit.data.codecs import SAMPLE_RATE, write_flac
 from toolkit.data.manifests import mono_cut
 from toolkit.errors import UserError
 from toolkit.files import atomic_write
@@ -190,18 +190,16 @@ def render(meeting: "MixedCut", name: str, path: str | Path) -> "MonoCut":
     Args:
         meeting: what `simulate_meetings` yields.
         name: id of the new cut.
-        path: the file to write, atomically.
+        path: the file to write.
 
     Returns:
         A cut with a supervision (speaker, text, language) for each utterance, in order of time.
     """
-    import soundfile
     from lhotse.utils import fastcopy
 
     samples = load_audio(meeting)
     samples *= min(1.0, 0.99 / max(np.abs(samples).max(), 1e-9))
-    with atomic_write(path, "wb") as file:
-        soundfile.write(file, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    write_flac(path, [samples])
     cut = mono_cut(name, path, len(samples), SAMPLE_RATE)
     spoken = sorted(meeting.supervisions, key=lambda item: (item.start, item.speaker))
     cut.supervisions = [

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from multiprocessing import Pool
 from pathlib import Path
 from typing import NamedTuple
@@ -127,9 +128,9 @@ def decode_one(recording: Recording) -> int | str:
     """The number of samples, or the reason why the recording cannot be used."""
     if recording.key.startswith("silence/") or recording.key in NOT_SPEECH:
         return "not speech: a tone, a noise or silence"
+    with suppress(BadAudio):
+        return read_header(recording.target).num_samples  # decoded before
     try:
-        if recording.target.is_file():
-            return read_header(recording.target).num_samples
         return to_flac(recording.source, recording.target, limits=Limits())
     except BadAudio as bad:
         return bad.reason

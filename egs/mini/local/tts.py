@@ -17,14 +17,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from corpus import LANGUAGES, read_source
 from lhotse import MonoCut
 from scipy.signal import resample_poly
 from sentences import sentence
 
 from toolkit.bin import run
-from toolkit.data.codecs import SAMPLE_RATE
+from toolkit.data.codecs import SAMPLE_RATE, write_flac
 from toolkit.data.espeak import Espeak, Voice
 from toolkit.data.manifests import mono_cut, open_cuts, write_cuts
 from toolkit.data.validate import TASKS, skipped_row, validate
@@ -200,7 +199,6 @@ def speak(speaker: Speaker, lines: list[Line], folder: Path) -> None:
     """Writes every line of a speaker to <folder>/<number>.flac, their lengths and phones to done.json."""
     espeak = Espeak()
     rng = random.Random(f"speak-{speaker.name}")
-    folder.mkdir(parents=True, exist_ok=True)
     lengths, alignments = [], []
     for number, line in enumerate(lines):
         voice = Voice(
@@ -215,8 +213,7 @@ def speak(speaker: Speaker, lines: list[Line], folder: Path) -> None:
         pace = len(samples) / SAMPLE_RATE * espeak.sampling_rate / max(1, len(spoken))
         alignments.append([(phone.name, round(phone.start * pace, 3)) for phone in phones])
         samples = set_level(samples, speaker.level + rng.uniform(-2, 2))
-        soundfile.write(folder / f"{number:03d}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
-        lengths.append(len(samples))
+        lengths.append(write_flac(folder / f"{number:03d}.flac", [samples]))
     write_json(
         folder / "done.json", {"digest": digest(speaker, lines), "lengths": lengths, "phones": alignments}
     )
