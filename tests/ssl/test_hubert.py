@@ -1,0 +1,89 @@
+"""Masked prediction against plain loops in double precision."""
+
+import math
+import random
+
+import pytest
+import torch
+
+from toolkit.models.output import EncoderOutput
+from toolkit.ssl.hubert import HubertConfig, HubertObjective
+
+
+def random_case(seed=0):
+    torch.manual_seed(seed)
+    frames, lengths = torch.randn(3, 9, 6), torch.tensor([9, 5, 7])
+    targets = torch.randint(-1, 4, (3, 9))
+    mask = torch.rand(3, 9) < 0.5
+    return EncoderOutput(frames, lengths, [frames]), targets, mask
+
+
+def loops(objective, output, targets, mask):
+    """Cross-entropy, correct guesses and frames, separately for masked and for other frames."""
+    weight, bias = objective.head.weight.double(), objective.head.bias.double()
+    sums = {True: [0.0, 0, 0], False: [0.0, 0, 0]}
+    for row in range(len(targets)):
+        for frame in range(int(output.lengths[row])):
+            target = int(targets[row, frame])
+            if target < 0:
+                continue
+            scores = (
+                (weight @ output.frames[row, frame].double() + bias) / objective.config.temperature
+            ).tolist()
+            highest = max(scores)
+            total = highest + math.log(sum(math.exp(score - highest) for score in scores))
+            part = sums[bool(mask[row, frame])]
+            part[0] += total - scores[target]
+            part[1] += scores.index(highest) == target
+            part[2] += 1
+    return sums
+
+
+@pytest.mark.parametrize("unmasked_weight", [0.0, 0.3])
+def test_loss(unmasked_weight):
+    output, targets, mask = random_case()
+    objective = HubertObjective(
+        HubertConfig(num_classes=4, temperature=0.3, unmasked_weight=unmasked_weight), 6
+    )
+    loss, stats, weight = objective.loss(output, targets, mask)
+    sums = loops(objective, output, targets, mask)
+    assert loss.item() == pytest.approx(sums[True][0] + unmasked_weight * sums[False][0], rel=1e-5)
+    assert stats["accuracy"].item() == sums[True][1] > 0
+    assert weight.item() == sums[True][2] > 5
+
+
+def test_padding_and_unmasked_frames_get_no_gradient():
+    output, targets, mask = random_case()
+    frames = output.frames.requires_grad_()
+    objective = HubertObjective(HubertConfig(num_classes=4), 6)
+    objective.loss(output, targets, mask)[0].backward()
+    valid = torch.arange(9) < output.lengths[:, None]
+    assert torch.equal(frames.grad.abs().sum(-1) > 0, mask & valid & (targets >= 0))
+
+
+def test_nothing_masked_is_no_loss():
+    output, targets, mask = random_case()
+    objective = HubertObjective(HubertConfig(num_classes=4), 6)
+    loss, stats, weight = objective.loss(output, targets, torch.zeros_like(mask))
+    loss.backward()
+    assert (loss, weight, stats["accuracy"]) == (0, 0, 0)
+    assert objective.head.weight.grad.abs().sum() == 0
+
+
+def test_masks_have_two_spans_at_least_and_the_configured_length():
+    objective = HubertObjective(HubertConfig(mask_prob=0.01, mask_span=4), 6)
+    lengths = torch.tensor([random.Random(0).randint(20, 40) for _ in range(30)])
+    found = objective.mask(lengths, 40, torch.arange(30))
+    assert found.sum(1).min() >= 5 and found.sum(1).max() == 8
+
+
+def test_impossible_settings():
+    for settings in (
+        {"num_classes": 1},
+        {"mask_span": 0},
+        {"mask_prob": 0},
+        {"mask_prob": 1.5},
+        {"temperature": 0},
+    ):
+        with pytest.raises(ValueError, match="are needed"):
+            HubertConfig(**settings)
