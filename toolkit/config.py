@@ -68,6 +68,8 @@ def read_yaml(path: str | Path) -> dict:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply, expected YAML") from None
     except (UnicodeDecodeError, yaml.reader.ReaderError):
         raise UserError(f"{path}: not a text file, expected YAML") from None
     except yaml.MarkedYAMLError as error:

@@ -44,8 +44,8 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
         os.replace(name, path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)
+        if isinstance(error, OSError) and error.filename in (None, name):
+            error.filename, error.filename2 = str(path), None
         raise
 
 
@@ -76,14 +76,22 @@ def write_json(path: str | Path, content: Any) -> None:
         file.write("\n")
 
 
+def read_text(path: str | Path, expected: str) -> str:
+    """Reads a text file; raises UserError that says what was expected if it is missing or not UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file, expected {expected}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a UTF-8 text file, expected {expected}") from None
+
+
 def read_json(path: str | Path) -> Any:
     """Reads one JSON document; raises UserError with file and line if it is missing or malformed."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a UTF-8 text file, expected JSON") from None
+        return json.loads(read_text(path, "JSON"))
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply, expected JSON") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
 

@@ -67,20 +67,25 @@ def main(argv: list[str] | None = None) -> None:
     """Draws cuts, computes their features, fits a codebook to them and writes it."""
     args = parser().parse_args(argv)
     import toolkit
+    from toolkit.errors import UserError
     from toolkit.files import write_jsonl
     from toolkit.ssl.extract import build
     from toolkit.ssl.kmeans import fit
     from toolkit.tasks.apply import pick_device
 
+    if not 0 < args.portion <= 1:
+        raise UserError(f"--portion: found {args.portion}, expected a share above 0 and at most 1")
     device = pick_device(args.device)
     recipe = read_recipe(args)
     skipped: list[dict[str, str]] = []
     frames = drawn_frames(args, build(recipe, toolkit.load, device), recipe["frame_shift"], skipped)
     method = args.method or ("minibatch" if device.type == "cpu" else "lloyd")
-    codebook = fit(frames, args.clusters, args.seed, method, device, args.max_frames)
+    try:
+        codebook = fit(frames, args.clusters, args.seed, method, device, args.max_frames)
+    finally:
+        write_jsonl(f"{args.out}.skipped.jsonl", skipped)
     codebook.meta |= {"features": recipe, "cuts": args.cuts}
     codebook.save(args.out)
-    write_jsonl(f"{args.out}.skipped.jsonl", skipped)
     num_frames, inertia = codebook.meta["num_frames"], codebook.meta["inertia"]
     print(f"{args.out}: {args.clusters} clusters of {num_frames} frames, inertia {inertia:.4g} a frame")
     print(f"{len(skipped)} cuts skipped, listed in {args.out}.skipped.jsonl")

@@ -41,10 +41,16 @@ class KMeans:
 
         Returns:
             (N,) int16.
+
+        Raises:
+            UserError: features of another dimension.
         """
         features = torch.as_tensor(features, dtype=torch.float32)
         if features.ndim != 2 or features.shape[1] != self.centroids.shape[1]:
-            raise ValueError(f"features {tuple(features.shape)}, expected (N, {self.centroids.shape[1]})")
+            raise UserError(
+                f"codebook: found features {tuple(features.shape)}, expected (N, {self.centroids.shape[1]}) as it "
+                "was made of"
+            )
         labels = _assign(features, self.centroids.to(features.device))[0]
         return labels.to(torch.int16).cpu().numpy()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.errors import UserError
+from toolkit.files import read_text
 
 NO_TOKEN = -1
 """Reference of frames that no token covers; they do not count."""
@@ -144,11 +145,8 @@ def read_ctm(path: str | Path) -> dict[str, list[Segment]]:
     Raises:
         UserError: missing, or a line of another form.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file, expected an alignment as CTM")
     segments: dict[str, list[Segment]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path, "an alignment as CTM").split("\n"), 1):
         fields = line.split()
         if not fields or line.startswith(";;"):
             continue

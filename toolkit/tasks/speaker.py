@@ -14,7 +14,7 @@ from torch import Tensor
 from toolkit.data.augment import change_speed
 from toolkit.data.batch import SpeakerBatch, read_audio
 from toolkit.errors import UserError
-from toolkit.files import atomic_write
+from toolkit.files import atomic_write, read_text
 from toolkit.losses.margin import angular_margin_softmax, margin_at
 from toolkit.models.base import SpeechConfig, SpeechEncoder
 from toolkit.models.speaker import SpeakerHeadConfig, SpeakerModel
@@ -104,10 +104,8 @@ class SpeakerTask(Task):
 
     def build_model(self) -> SpeakerModel:
         """A speaker model for the speakers of the model directory."""
-        path = self.model_dir / "speakers.txt"
-        if not path.is_file():
-            raise UserError(f"{path}: no such file, expected the speakers that the model was trained on")
-        speakers = path.read_text(encoding="utf-8").splitlines()
+        text = read_text(self.model_dir / "speakers.txt", "the speakers that the model was trained on")
+        speakers = text.removesuffix("\n").split("\n")
         self.numbers = {speaker: number for number, speaker in enumerate(speakers)}
         model = SpeakerModel(SpeechEncoder(self.config.speech), self.config.head, len(speakers))
         # Nothing is masked here, and a parameter without gradient would stall training on several ranks.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from toolkit.errors import UserError
-from toolkit.files import atomic_write
+from toolkit.files import atomic_write, read_text
 
 BLANK, UNKNOWN, SPACE = "<blk>", "<unk>", "▁"
 
@@ -64,7 +64,7 @@ class CharTokenizer:
         for text in texts:
             characters.update(*text.split())
         if len(characters) == 1:
-            raise UserError("training transcripts: found no text, expected some to learn the characters from")
+            raise UserError("data.train: found no text in the transcripts, expected some to learn from")
         return cls([BLANK, UNKNOWN, SPACE, *sorted(characters - {SPACE})])
 
     def encode(self, text: str) -> list[int]:
@@ -163,9 +163,8 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         except RuntimeError:
             raise UserError(f"{model}: empty or damaged, expected a sentencepiece model") from None
     path, tokens = folder / "tokens.txt", []
-    if not path.is_file():
-        raise UserError(f"{path}: no such file, expected the tokens of a recogniser")
-    for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n")):
+    text = read_text(path, "the tokens of a recogniser")
+    for number, line in enumerate(text.removesuffix("\n").split("\n")):
         symbol, _, index = line.rpartition(" ")
         if index != str(number) or not symbol:
             raise UserError(f"{path}:{number + 1}: found {line!r}, expected a symbol and the id {number}")

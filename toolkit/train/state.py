@@ -79,6 +79,8 @@ class State:
             UserError: damaged, from another model, or from a run with other settings.
         """
         tensors, meta = checkpoint.load(path)
+        if "config" not in meta:
+            raise UserError(f"{path}: holds no state of training, expected a checkpoint of this experiment")
         changed = {
             key: f"{key} was {old!r}, is {new!r}"
             for key, (old, new) in differences(meta["config"], self.config).items()
