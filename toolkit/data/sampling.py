@@ -43,7 +43,8 @@ class SamplerConfig:
     """How cuts become batches."""
 
     max_duration: float = 100.0
-    """Seconds of audio in a batch, summed over its cuts."""
+    """Seconds of audio in a batch, padding included: it is full once another cut as long as its longest would not fit.
+    A last cut that is longer than the others may exceed this; buckets keep that small."""
     max_cuts: int | None = None
     """Most cuts in a batch; null for no limit."""
     min_seconds: float = 0.1
@@ -92,8 +93,8 @@ class BatchStream:
     def epoch(self, epoch: int) -> Iterator[CutSet]:
         """The batches of one pass over the data."""
         config = self.config
-        # Lhotse cannot make more buckets than there are cuts.
-        num_buckets = min(config.num_buckets, sum(1 for _ in islice(self.cuts, config.num_buckets)))
+        # Lhotse cannot make more buckets than there are cuts, and warns of those that stay empty.
+        num_buckets = sum(1 for _ in islice(self.cuts, 2 * config.num_buckets)) // 2
         common = {
             "max_duration": config.max_duration,
             "max_cuts": config.max_cuts,
