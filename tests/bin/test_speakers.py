@@ -81,15 +81,17 @@ def test_embed_cuts(place, embeddings):
 def test_embed_files_gives_the_same_and_lists_bad_ones(place, embeddings, tmp_path, capsys):
     (tmp_path / "text.wav").write_text("no audio")
     output = tmp_path / "files.safetensors"
-    files = [wav(place, 3), str(tmp_path / "text.wav"), str(tmp_path / "none.wav"), wav(place, 1)]
+    soundfile.write(tmp_path / "blip.wav", np.zeros(7), 16000)
+    bad = [str(tmp_path / f"{name}.wav") for name in ("text", "none", "blip")]
+    files = [wav(place, 3), *bad, wav(place, 1)]
     embed.main(["--model", f"{place}/speaker", "--output", str(output), "--batch-seconds", "1", *files])
     assert "2 embeddings in" in capsys.readouterr().out
     found, all_five = Embeddings.load(output), Embeddings.load(embeddings)
     assert found.ids == ["synthetic-0-0003", "synthetic-0-0001"]
     np.testing.assert_allclose(found.vectors, all_five.vectors[[3, 1]], atol=1e-4)
     rows = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
-    assert [row["id"] for row in rows] == ["text", "none"]
-    assert [row["reason"].split(":")[0] for row in rows] == ["not audio", "missing"]
+    assert [row["id"] for row in rows] == ["text", "none", "blip"]
+    assert [row["reason"].split(":")[0] for row in rows] == ["not audio", "missing", "too short"]
 
 
 def test_embed_nothing_that_can_be_read(place, tmp_path):
@@ -206,6 +208,12 @@ def test_diarize_skips_what_it_cannot_read(place, tmp_path):
     assert row["id"] == "nan" and row["reason"].startswith("not finite")
     with pytest.raises(UserError, match="none of 1 recordings can be used; the first: .*not finite"):
         diarize_with(place, tmp_path / "nan.wav")
+
+
+def test_diarize_next_to_nothing(place, tmp_path):
+    soundfile.write(tmp_path / "blip.wav", np.zeros(7), 16000)
+    diarize_with(place, tmp_path / "blip.wav", "--output", tmp_path / "out.rttm")
+    assert (tmp_path / "out.rttm").read_text() == ""
 
 
 def test_diarize_options_reach_the_pipeline(place):

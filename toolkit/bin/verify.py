@@ -76,7 +76,6 @@ def compare_files(args: argparse.Namespace) -> None:
     embedder = SpeakerEmbedder(args.model, args.device)
     rate = embedder.sampling_rate
     voices = [first_samples(file_blocks(path, rate), args.max_seconds, rate, path) for path in args.files]
-
     pair = Embeddings(args.files, embed_all(voices, embedder, max_samples=1))
     (score,) = cosine_scores(centred(pair, args.cohort), [(0, 1)])
     print(f"{score:.4f}")

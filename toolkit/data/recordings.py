@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 BLOCK_SECONDS = 60.0
 """How much of a cut is read at a time."""
+SHORTEST = 0.1
+"""Seconds; what is shorter makes an encoder fail."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def file_blocks(path: str | Path, sampling_rate: int) -> Iterator[np.ndarray]:
 
 
 def first_samples(blocks: Iterable[np.ndarray], seconds: float, sampling_rate: int, path: str) -> np.ndarray:
-    """The first `seconds` of a recording, or all of it; raises BadAudio if there is nothing."""
+    """The first `seconds` of a recording, or all of it; raises BadAudio if there is next to nothing."""
     wanted = round(seconds * sampling_rate)
     parts, count = [], 0
     for block in blocks:
@@ -133,6 +135,6 @@ def first_samples(blocks: Iterable[np.ndarray], seconds: float, sampling_rate: i
         count += len(block)
         if count >= wanted:
             break
-    if not count:
-        raise BadAudio(path, "empty: no samples")
+    if count < SHORTEST * sampling_rate:
+        raise BadAudio(path, f"too short: {count} samples, limit {SHORTEST} s")
     return np.concatenate(parts)[:wanted]

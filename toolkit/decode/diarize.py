@@ -35,6 +35,9 @@ from toolkit.errors import UserError
 SegmentFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Waveforms (B, S), lengths (B,) to the probability that each speaker talks (B, F, K), frame counts (B,)."""
 
+MIN_SECONDS = 0.1
+"""Shorter recordings are taken for silence."""
+
 
 @dataclass
 class DiarizeConfig:
@@ -108,11 +111,13 @@ class Diarizer:
             Turns by start time; those of one speaker do not overlap.
         """
         config = self.config
-        stream = windows(blocks, round(config.window * self.sampling_rate), self.step * self.shift)
+        size, step = round(config.window * self.sampling_rate), self.step * self.shift
+        # Less than a frame or two makes an encoder fail, and holds nothing to hear.
+        stream = (w for w in windows(blocks, size, step) if len(w) >= MIN_SECONDS * self.sampling_rate)
         chunks: list[Chunk] = []
         samples = 0
         while batch := list(islice(stream, config.batch_size)):
-            samples = (len(chunks) + len(batch) - 1) * self.step * self.shift + len(batch[-1])
+            samples = (len(chunks) + len(batch) - 1) * step + len(batch[-1])
             chunks += self.analyse(batch)
         labels = identify(chunks, config.min_trusted, config.clustering)
         active = smooth(speakers_at(stitch(chunks, labels, self.step)), config.median)
