@@ -1,0 +1,147 @@
+"""The recognition task: tokens, batches, loss, and what is skipped or refused."""
+
+import random
+
+import pytest
+import torch
+from lhotse import CutSet
+from lhotse.utils import fastcopy
+
+from toolkit.config import build
+from toolkit.data.synthetic import synthetic_cuts
+from toolkit.errors import UserError
+from toolkit.losses.ctc import ctc_loss
+from toolkit.tasks.asr import AsrConfig, AsrTask, transcript
+
+TINY = {
+    "data": {"train": "synthetic:6"},
+    "speech": {
+        "encoder": {
+            "dim": 32,
+            "num_layers": 1,
+            "num_heads": 2,
+            "feed_forward_dim": 32,
+            "kernel_size": 5,
+            "subsampling_channels": 4,
+            "dropout": 0.0,
+        }
+    },
+    "head_dropout": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def cuts():
+    return synthetic_cuts(6)
+
+
+def make(folder, **changes):
+    task = AsrTask(build(AsrConfig, TINY | changes, "test"), folder, seed=0)
+    task.prepare()
+    return task, task.build_model()
+
+
+def with_text(cut, text):
+    return cut.map_supervisions(lambda segment: fastcopy(segment, text=text))
+
+
+def test_tokens_are_learned_once(tmp_path):
+    task, model = make(tmp_path)
+    lines = (tmp_path / "tokens.txt").read_text().splitlines()
+    assert lines[:4] == ["<blk> 0", "<unk> 1", "▁ 2", "a 3"]
+    assert model.head[1].out_features == len(lines)
+    (tmp_path / "tokens.txt").write_text("\n".join(lines[:8]) + "\n")
+    task.prepare()
+    assert task.build_model().head[1].out_features == 8
+
+
+def test_subword_units(tmp_path):
+    task, model = make(tmp_path, tokenizer={"type": "bpe", "vocab_size": 25})
+    assert (tmp_path / "tokenizer.model").exists() and model.head[1].out_features == 25
+
+
+def test_batches_hold_the_tokens_of_the_transcripts(cuts, tmp_path):
+    task, _ = make(tmp_path)
+    batch = task.collate(cuts, random.Random(0))
+    for row, length, cut in zip(batch.tokens, batch.token_lengths, cuts, strict=True):
+        assert task.tokenizer.decode(row[:length].tolist()) == cut.supervisions[0].text
+        assert not row[length:].any()
+
+
+def test_loss_is_ctc_over_tokens(cuts, tmp_path):
+    task, model = make(tmp_path)
+    model.eval()
+    batch = task.collate(cuts, random.Random(0))
+    loss, stats, weight = task.loss(model, batch)
+    output = model(batch.waveforms, batch.lengths)
+    assert output.log_probs.exp().sum(-1).allclose(torch.ones(()))
+    expected, _ = ctc_loss(output.log_probs, output.lengths, batch.tokens, batch.token_lengths)
+    torch.testing.assert_close(loss, expected.sum())
+    assert weight == batch.token_lengths.sum() and stats["too_long"] == 0
+
+
+def test_what_does_not_fit_has_no_weight(cuts, tmp_path):
+    task, model = make(tmp_path)
+    first, second = list(cuts)[:2]
+    long = with_text(second, "time and again " * 30)
+    batch = task.collate(CutSet([first, long]), random.Random(0))
+    loss, stats, weight = task.loss(model.eval(), batch)
+    assert stats["too_long"] == 1 and weight == batch.token_lengths[0]
+    alone = task.loss(model, task.collate(CutSet([first]), random.Random(0)))[0]
+    torch.testing.assert_close(loss, alone)
+
+
+def test_cuts_without_words_are_skipped(cuts, tmp_path):
+    task, model = make(tmp_path)
+    first, second = list(cuts)[:2]
+    mixed = CutSet([with_text(first, "  "), second, with_text(first, None).with_id("none")])
+    batch = task.collate(mixed, random.Random(0))
+    assert batch.ids == [second.id] and not batch.placeholder
+    assert [row["id"] for row in batch.skipped] == [first.id, "none"]
+    assert batch.skipped[0]["reason"] == "empty transcript: there is nothing to learn"
+    nothing = task.collate(CutSet([with_text(first, "")]), random.Random(0))
+    assert nothing.placeholder
+    assert task.loss(model, nothing)[0].isfinite()
+
+
+def test_masks_only_in_training(cuts, tmp_path):
+    task, model = make(tmp_path, mask_prob=0.5, mask_span=3)
+    batch = task.collate(cuts, random.Random(0))
+    with torch.no_grad():
+        plain = task.loss(model.eval(), batch)[0]
+        masked = task.loss(model.train(), batch)[0]
+        assert plain != masked and masked == task.loss(model, batch)[0]
+    assert model.speech.encoder.mask_embedding.requires_grad
+    assert not make(tmp_path)[1].speech.encoder.mask_embedding.requires_grad
+
+
+def test_a_transcript_joins_the_supervisions(cuts):
+    first, second = list(cuts)[:2]
+    both = first.append(second)
+    assert transcript(both) == f"{first.supervisions[0].text} {second.supervisions[0].text}"
+    assert transcript(first.drop_supervisions()) == ""
+
+
+def test_words_can_be_learned(cuts, tmp_path):
+    torch.manual_seed(0)
+    task, model = make(tmp_path)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    batch = task.collate(cuts, random.Random(0))
+    losses = []
+    for _ in range(80):
+        loss, _, weight = task.loss(model, batch)
+        optimizer.zero_grad()
+        (loss / weight).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        losses.append((loss / weight).item())
+    assert losses[-1] < 0.5 * min(losses[:10])
+
+
+def test_no_transcripts_at_all(tmp_path, monkeypatch, cuts):
+    config = build(AsrConfig, TINY, "test")
+    task = AsrTask(config, tmp_path, seed=0)
+    monkeypatch.setattr(task, "training_cuts", lambda: CutSet([with_text(cut, None) for cut in cuts]))
+    with pytest.raises(UserError, match="data.train: found no text in the transcripts"):
+        task.prepare()
+    assert not (tmp_path / "tokens.txt").exists()

@@ -1,0 +1,127 @@
+"""What all tasks share: where data comes from, and pretrained encoders."""
+
+import pytest
+import torch
+from lhotse import CutSet
+
+from toolkit import load
+from toolkit.config import build
+from toolkit.data.manifests import mono_cut, write_cuts
+from toolkit.data.synthetic import synthetic_cuts
+from toolkit.errors import UserError
+from toolkit.tasks.asr import AsrConfig, AsrTask
+from toolkit.tasks.base import named_cuts
+from toolkit.tasks.load import save_model
+from toolkit.tasks.ssl import SslConfig, SslTask
+
+SPEECH = {"encoder": {"dim": 16, "num_layers": 1, "num_heads": 2, "feed_forward_dim": 16, "kernel_size": 3}}
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cuts")
+    synthetic_cuts(9, folder=folder)
+    return folder / "cuts.jsonl.gz"
+
+
+def asr(folder, manifest, **changes):
+    data = {"train": str(manifest), "valid": str(manifest), "sampler": {"max_duration": 6, "num_buckets": 2}}
+    raw = {"data": data | changes.pop("data", {}), "speech": SPEECH} | changes
+    task = AsrTask(build(AsrConfig, raw, "test"), folder, seed=0)
+    task.prepare()
+    return task
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretrained")
+    torch.manual_seed(5)
+    task = SslTask(build(SslConfig, {"speech": SPEECH}, "test"), folder, seed=0)
+    save_model(folder, task.build_model(), task.config)
+    return folder
+
+
+def test_a_pretrained_encoder_is_taken_over(tmp_path, manifest, pretrained):
+    task = asr(tmp_path, manifest, init={"model": str(pretrained), "lr_factor": 0.1})
+    model, said = task.build_model(), []
+    head = model.head[1].weight.clone()
+    task.initialize(model, said.append)
+    source = load(pretrained)
+    for name, tensor in source.speech.state_dict().items():
+        assert torch.equal(model.speech.state_dict()[name], tensor), name
+    assert torch.equal(model.head[1].weight, head)
+    assert said == [f"encoder from {pretrained / 'model.safetensors'}"]
+    assert task.is_pretrained("speech.encoder.x") and not task.is_pretrained("head.1.weight")
+    assert (task.lr_factor("speech.encoder.x"), task.lr_factor("head.1.weight")) == (0.1, 1.0)
+
+
+def test_without_a_pretrained_encoder_nothing_is(tmp_path, manifest):
+    task = asr(tmp_path, manifest, init={"lr_factor": 0.1})
+    task.initialize(task.build_model(), pytest.fail)
+    assert not task.is_pretrained("speech.encoder.x") and task.lr_factor("speech.encoder.x") == 1.0
+
+
+def test_an_encoder_of_another_size(tmp_path, manifest, pretrained):
+    other = {"encoder": SPEECH["encoder"] | {"dim": 32}}
+    task = asr(tmp_path, manifest, init={"model": str(pretrained)}, speech=other)
+    with pytest.raises(UserError, match="model.safetensors: weights of another model: .* of another shape"):
+        task.initialize(task.build_model(), print)
+    task = asr(tmp_path, manifest, init={"model": str(tmp_path / "none")})
+    with pytest.raises(UserError, match="none/model.safetensors: no such file, expected a checkpoint"):
+        task.initialize(task.build_model(), print)
+
+
+def test_validation_is_one_plain_pass(tmp_path, manifest):
+    quiet = {"volume_db": [-20.0, -20.0], "volume_prob": 1.0}
+    task = asr(tmp_path, manifest, data={"augment": quiet})
+    task.build_model()
+    found = [batch for _, batch in task.validation_batches(0, 1, False)]
+    assert sum((batch.ids for batch in found), []) == [cut.id for cut in synthetic_cuts(9)]
+    plain = {name: row for batch in found for name, row in zip(batch.ids, batch.waveforms, strict=True)}
+    _, changed = next(iter(task.training_batches((0, 0, 0), 0, 0, 1, False)))
+    for name, row, length in zip(changed.ids, changed.waveforms, changed.lengths, strict=True):
+        torch.testing.assert_close(10 * row[:length], plain[name][:length])
+    assert asr(tmp_path, manifest, data={"valid": None}).validation_batches(0, 1, False) == []
+
+
+def test_the_largest_batches(tmp_path, manifest):
+    task = asr(tmp_path, manifest)
+    task.build_model()
+    batches = [
+        batch
+        for _, (_, batch) in zip(range(5), task.training_batches((0, 0, 0), 0, 0, 1, False), strict=False)
+    ]
+    largest = task.largest_batches(5)
+    assert largest[0].padded_seconds == pytest.approx(max(batch.padded_seconds for batch in batches))
+    assert max(len(batch.ids) for batch in largest) == max(len(batch.ids) for batch in batches)
+
+
+def test_cuts_at_another_rate_are_refused(tmp_path):
+    path = tmp_path / "cuts.jsonl"
+    write_cuts(path, [mono_cut("slow", "none.wav", 8000, 8000, text="a word")])
+    task = asr(tmp_path, path)
+    message = "cuts.jsonl: found cut slow at 8000 Hz, expected 16000 Hz as in speech.frontend.sample_rate"
+    with pytest.raises(UserError, match=message):
+        next(iter(task.training_batches((0, 0, 0), 0, 0, 1, False)))
+    with pytest.raises(UserError, match=message):
+        list(task.validation_batches(0, 1, False))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "data.train: found nothing, expected a cuts manifest or a Shar folder"),
+        ("synthetic:", "data.train: found 'synthetic:', expected synthetic:N with a number of cuts"),
+        ("synthetic:0", "expected synthetic:N with a number of cuts"),
+        ("synthetic:-3", "expected synthetic:N with a number of cuts"),
+        ("none.jsonl.gz", "none.jsonl.gz: no such file"),
+    ],
+)
+def test_data_that_is_not_there(name, message):
+    with pytest.raises(UserError, match=message):
+        named_cuts(name, "data.train")
+
+
+def test_synthetic_validation_differs_from_training():
+    train, valid = named_cuts("synthetic:2", "data.train"), named_cuts("synthetic:2", "data.valid")
+    assert isinstance(train, CutSet) and {cut.id for cut in train}.isdisjoint(cut.id for cut in valid)
