@@ -7,10 +7,10 @@
 exp=${TOOLKIT_EXP:-$recipe/exp}
 data=${TOOLKIT_DATA:-$recipe/data}
 voices=80 voice_seconds=40 meetings="--train 40 --valid 5 --test 14"
-pretrain_updates=2000 asr_updates=900 speaker_updates=400 diarization_updates=400
+portion=1 pretrain_updates=2000 asr_updates=900 speaker_updates=400 diarization_updates=400
 if $quick; then
   voices=20 voice_seconds=24 meetings="--train 8 --valid 2 --test 6"
-  pretrain_updates=60 asr_updates=60 speaker_updates=40 diarization_updates=40
+  portion=0.2 pretrain_updates=60 asr_updates=60 speaker_updates=40 diarization_updates=40
 fi
 
 stage fetch "recordings and transcripts, with checksums" fetch local/fetch.py local/checksums.txt
@@ -134,7 +134,7 @@ label_frames() {
   local split folder=$exp/labels-$1
   if $fresh; then rm -rf "$folder"; fi
   python -m toolkit.bin.kmeans --cuts "$data/cuts_pretrain_train.jsonl.gz" --out "$folder/kmeans.safetensors" \
-    --clusters "$2" --frame-shift 0.04 "${@:3}"
+    --clusters "$2" --frame-shift 0.04 --portion $portion "${@:3}"
   for split in train valid; do
     python -m toolkit.bin.label --cuts "$data/cuts_pretrain_$split.jsonl.gz" --kmeans "$folder/kmeans.safetensors" \
       --out "$folder/$split" --jobs 2

@@ -4,6 +4,7 @@ Dimensions: B batch, S samples, T feature frames, F features.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ class FbankFrontendConfig:
     """Samples a second of the audio."""
     num_mel_bins: int = 80
     """Features a frame; one frame every 10 ms."""
+    backend: Literal["native", "kaldifeat", "auto"] = "native"
+    """What computes them; "auto" takes kaldifeat where it is installed. All give the same numbers."""
 
     def __post_init__(self) -> None:
         if self.sample_rate < 8000 or self.num_mel_bins < 8:
@@ -39,7 +42,11 @@ class FbankFrontend(nn.Module):
 
     def __init__(self, config: FbankFrontendConfig) -> None:
         super().__init__()
-        self.fbank = Fbank(FbankConfig(sample_rate=config.sample_rate, num_mel_bins=config.num_mel_bins))
+        self.fbank = Fbank(
+            FbankConfig(
+                sample_rate=config.sample_rate, num_mel_bins=config.num_mel_bins, backend=config.backend
+            )
+        )
         self.dim = config.num_mel_bins
         self.frame_shift = 0.01
 
