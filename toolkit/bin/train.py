@@ -78,7 +78,7 @@ def train(task_type: type, settings: object, folder: Path, restart: bool) -> Non
             stack.enter_context(sole_owner(folder))
             if restart or not checkpoint.steps(folder / "checkpoints"):
                 # Without a checkpoint to go on from, tokens and names of an earlier start may be of other settings.
-                forget(folder)
+                forget(folder, finished_too=restart)
             task.prepare()
         world.barrier()
         resolved = config.to_dict(settings)
@@ -92,9 +92,21 @@ def train(task_type: type, settings: object, folder: Path, restart: bool) -> Non
         world.barrier()
 
 
-def forget(folder: Path) -> None:
-    """Removes what an earlier run left in an experiment folder, and nothing else."""
+def forget(folder: Path, finished_too: bool) -> None:
+    """Removes what an earlier run left in an experiment folder, and nothing else.
+
+    Raises:
+        UserError: there is a finished model, and `finished_too` is False.
+    """
     import shutil
+
+    from toolkit.errors import UserError
+
+    if (folder / "model" / "model.safetensors").exists() and not finished_too:
+        raise UserError(
+            f"{folder}: found a finished model without checkpoints to go on from; expected another --exp, or --restart "
+            "to replace the model"
+        )
 
     for name in ("checkpoints", "model", "tensorboard", "failed"):
         shutil.rmtree(folder / name, ignore_errors=True)
