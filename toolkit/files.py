@@ -3,7 +3,7 @@
 import gzip
 import json
 import os
-import tempfile
+import uuid
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -28,10 +28,9 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
+    name = str(path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"))
     try:
-        with open(name, "wb") as raw:
+        with open(name, "xb") as raw:
             if path.suffix == ".gz":
                 # No name and no time in the header, so that equal content gives equal bytes.
                 with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
@@ -40,12 +39,12 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
                 yield from _as_mode(raw, mode)
             raw.flush()
             os.fsync(raw.fileno())
-        os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except BaseException as error:
-        Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename in (None, name):
             error.filename, error.filename2 = str(path), None
+        if os.path.exists(name):
+            os.unlink(name)
         raise
 
 
@@ -61,12 +60,6 @@ def _as_mode(raw: IO[bytes], mode: str) -> Iterator[IO]:
         text.detach()
     else:
         raise ValueError(f"mode must be 'w' or 'wb', got {mode!r}")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_json(path: str | Path, content: Any) -> None:

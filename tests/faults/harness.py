@@ -125,10 +125,21 @@ def folder(path: Path) -> None:
 
 def unreadable(path: Path) -> None:
     """A file that its owner may not read."""
-    if os.geteuid() == 0:
-        pytest.skip("root may read every file")
     path.write_text("secret")
     path.chmod(0)
+    skip_where_all_is_allowed(path)
+
+
+def closed_folder(path: Path) -> None:
+    """A folder that its owner may not look into."""
+    path.mkdir(mode=0)
+    skip_where_all_is_allowed(path)
+
+
+def skip_where_all_is_allowed(path: Path) -> None:
+    """Permissions do not hold for root."""
+    if os.access(path, os.R_OK):
+        pytest.skip("root may read everything")
 
 
 def link_to_nowhere(path: Path) -> None:

@@ -1,5 +1,6 @@
 """Bad recordings: skipped, counted and listed where there are others, one line where there is none."""
 
+import os
 import re
 import shlex
 
@@ -82,6 +83,29 @@ def test_prepare_skips(kind: str, desk: Desk) -> None:
         assert "2 audio files, 1 used" in result.out
         assert f"skipped (out/skipped.jsonl): 1 {reason.partition(':')[0]}" in result.out or "|" in reason
     assert (desk.folder / "out/cuts_train.jsonl.gz").exists()
+
+
+@pytest.mark.parametrize("command", ["decode", "embed"])
+def test_next_to_nothing_is_skipped(command: str, desk: Desk) -> None:
+    """Too short for a frame; for diarization nobody speaks there."""
+    desk.put({"x.wav": audio(lambda tone: tone[:10])})
+    expect = "none of 1 recordings can be used; the first: x.wav: too short: 10 samples, limit 0.1 s"
+    desk.refuses(Fault("next to nothing", f"{COMMANDS[command]} x.wav", expect))
+
+
+def test_name_that_is_not_utf8(desk: Desk) -> None:
+    """It cannot be written into a manifest."""
+    desk.put({"in/good.wav": audio()})
+    (desk.folder / os.fsdecode(b"in/caf\xe9.wav")).write_bytes((desk.folder / "in/good.wav").read_bytes())
+    desk.works("prepare folder in out")
+    ((name, reason),) = desk.skipped("out/skipped.jsonl").items()
+    assert name == r"caf\xe9" and reason == "unreadable name: not UTF-8"
+
+
+def test_closed_folder_is_skipped(desk: Desk) -> None:
+    desk.put({"in/good.wav": audio(), "in/closed": harness.closed_folder})
+    desk.works("prepare folder in out")
+    assert desk.skipped("out/skipped.jsonl") == {"closed": "unreadable: Permission denied"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,6 +1,11 @@
 """Bad manifests: refused with file and line; where single cuts are bad, these are skipped and listed."""
 
 import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,3 +87,61 @@ def test_damaged_manifest(kind: str, command: str, desk: Desk) -> None:
 def test_every_reader_names_file_and_line(command: str, kind: str, desk: Desk) -> None:
     name, content, complaint = DAMAGED[kind]
     desk.refuses(Fault(kind, OTHER_READERS[command].format(name), name + complaint, {name: content}))
+
+
+AUDIO, OTHER = "recording.000000.tar", "recording.000001.tar"
+LABELS, LIST = "labels.000000.tar", "cuts.000000.jsonl.gz"
+# Kind -> what is done to a Shar folder, complaint after its name.
+SHAR: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no audio": (
+        lambda shar: (shar / AUDIO).unlink(),
+        f"/{AUDIO}: no such file, expected the audio of {LIST}",
+    ),
+    "audio cut short": (
+        lambda shar: os.truncate(shar / AUDIO, 20_480),
+        f"/{AUDIO}: cut short, expected a whole",
+    ),
+    "audio of zero bytes": (
+        lambda shar: os.truncate(shar / AUDIO, 0),
+        f"/{AUDIO}: cut short, expected a whole",
+    ),
+    "labels cut short": (
+        lambda shar: os.truncate(shar / LABELS, 1024),
+        f"/{LABELS}: cut short, expected a whole",
+    ),
+    "audio of other cuts": (
+        lambda shar: shutil.copy(shar / OTHER, shar / AUDIO),
+        ": damaged Shar .*Mismatched IDs",
+    ),
+    "list cut short": (
+        lambda shar: os.truncate(shar / LIST, 300),
+        ": damaged Shar directory .*end-of-stream",
+    ),
+    "list of zero bytes": (lambda shar: os.truncate(shar / LIST, 0), f"/{LIST}: 0 bytes, expected a list of cuts"),
+        lambda shar: os.truncate(shar / LIST, 0),
+        ": the manifest is empty, expected at least",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SHAR)
+def test_damaged_shar(kind: str, desk: Desk) -> None:
+    change, complaint = SHAR[kind]
+    desk.works("prepare shar cuts.jsonl.gz shar --shard-size 3")
+    change(desk.folder / "shar")
+    for command in (
+        "decode --model asr --out new --cuts shar",
+        "train --config asr.yaml --exp new --data.train=shar",
+    ):
+        desk.refuses(Fault(kind, command, f"shar{complaint}"))
+
+
+def test_shar_cannot_become_a_manifest(desk: Desk) -> None:
+    """Its audio lies in no file that a manifest could name; all else can be done with it."""
+    desk.works("prepare shar cuts.jsonl.gz shar")
+    expect = "cut synthetic-0-0000: its audio or labels lie in memory .*, expected files to refer to"
+    desk.refuses(Fault("split a Shar folder", "prepare split shar new", expect))
+    desk.refuses(Fault("write a Shar folder", "prepare validate shar --out new/cuts.jsonl", expect))
+    desk.works("prepare validate shar --decode")
+    desk.works("prepare shar shar again")
+    desk.works("embed --model speaker --output embedded --cuts again")

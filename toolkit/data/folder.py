@@ -50,6 +50,15 @@ class FolderConfig:
     num_threads: int = 4
     """Files probed at a time."""
 
+    def __post_init__(self) -> None:
+        if self.channel is not None and self.channel < 0:
+            raise UserError(f"channel: found {self.channel}, expected a number from 0")
+        if not 0 <= self.min_duration < self.max_duration:
+            raise UserError(
+                f"min-duration and max-duration: found {self.min_duration:g} and {self.max_duration:g} s, "
+                "expected 0 <= min-duration < max-duration"
+            )
+
 
 class Probe(NamedTuple):
     """What was found out about a file."""
@@ -95,24 +104,41 @@ def walk(folder: Path, leave_out: Path) -> Iterator[Probe]:
     Hidden files and folders are passed over, as is `leave_out`; links to folders are not followed.
 
     Raises:
-        UserError: if there is no such folder.
+        UserError: if there is no such folder, or it may not be read.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(f"{folder}: may not be read, expected permission to")
     leave_out = leave_out.absolute()
-    for parent, folders, names in os.walk(folder.absolute()):
+    closed: list[OSError] = []
+    for parent, folders, names in os.walk(folder.absolute(), onerror=closed.append):
         visible = sorted(name for name in folders if not name.startswith("."))
         folders[:] = [name for name in visible if Path(parent, name) != leave_out]
         for name in sorted(names):
             if not name.startswith(".") and Path(name).suffix.lower() in LOSSLESS | COMPRESSED:
-                path = Path(parent, name)
-                # A link may lead nowhere.
-                found = path.stat() if path.exists() else path.lstat()
-                yield Probe(path.relative_to(folder.absolute()).as_posix(), found.st_size, found.st_mtime_ns)
+                yield _unprobed(Path(parent, name), folder.absolute())
+    for error in closed:
+        name = os.path.relpath(error.filename, folder.absolute())
+        yield Probe(name, 0, 0, reason=f"unreadable: {error.strerror}")
+
+
+def _unprobed(path: Path, folder: Path) -> Probe:
+    name = path.relative_to(folder).as_posix()
+    readable = os.fsencode(name).decode("utf-8", "backslashreplace")
+    try:
+        found = path.stat()
+    except OSError:
+        # A link may lead nowhere; reading it will tell.
+        return Probe(readable, 0, 0)
+    reason = None if readable == name else "unreadable name: not UTF-8"
+    return Probe(readable, found.st_size, found.st_mtime_ns, reason=reason)
 
 
 def probe(file: Probe, folder: Path, converted: Path, config: FolderConfig) -> Probe:
     """Looks into a file, decodes it if asked to, and converts what is not lossless, 16 kHz, one channel."""
+    if file.reason:
+        return file
     path = folder / file.path
     try:
         header = read_header(path)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.data.shar import SharCuts
 from toolkit.errors import UserError
 from toolkit.files import atomic_write
 
@@ -37,20 +38,10 @@ def open_cuts(path: str | Path, shuffle_shards: bool = False, seed: int = 0) -> 
     from lhotse import CutSet
 
     path = Path(path)
-    if path.is_dir():
-        return _open_shar(path, shuffle_shards, seed)
-    lines = CutLines(path)
-    if next(iter(lines), None) is None:
+    cuts = SharCuts(path, shuffle_shards, seed) if path.is_dir() else CutLines(path)
+    if next(iter(cuts), None) is None:
         raise UserError(f"{path}: the manifest is empty, expected at least one cut")
-    return CutSet(lines)
-
-
-def _open_shar(path: Path, shuffle_shards: bool, seed: int) -> "CutSet":
-    from lhotse import CutSet
-
-    if not any(path.glob("cuts.*.jsonl*")):
-        raise UserError(f"{path}: no cuts.*.jsonl.gz in this folder, expected a Lhotse Shar directory")
-    return CutSet.from_shar(in_dir=path, shuffle_shards=shuffle_shards, seed=seed)
+    return CutSet(cuts)
 
 
 class CutLines:
@@ -135,9 +126,19 @@ def write_cuts(path: str | Path, cuts: Iterable["Cut"]) -> int:
     count = 0
     with atomic_write(path) as file:
         for cut in cuts:
-            file.write(json.dumps(cut.to_dict(), ensure_ascii=False) + "\n")
+            file.write(line_of(cut))
             count += 1
     return count
+
+
+def line_of(cut: "Cut") -> str:
+    """A cut as a line of a manifest; raises UserError if its data lie in memory, as those of a Shar folder do."""
+    try:
+        return json.dumps(cut.to_dict(), ensure_ascii=False) + "\n"
+    except TypeError:
+        raise UserError(
+            f"cut {cut.id}: its audio or labels lie in memory (in a Shar folder, say), expected files to refer to"
+        ) from None
 
 
 def mono_cut(

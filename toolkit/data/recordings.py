@@ -128,6 +128,8 @@ def file_blocks(path: str | Path, sampling_rate: int) -> Iterator[np.ndarray]:
 
 def first_samples(blocks: Iterable[np.ndarray], seconds: float, sampling_rate: int, path: str) -> np.ndarray:
     """The first `seconds` of a recording, or all of it; raises BadAudio if there is next to nothing."""
+    if seconds < SHORTEST:
+        raise UserError(f"max-seconds: found {seconds:g}, expected {SHORTEST} or more")
     wanted = round(seconds * sampling_rate)
     parts, count = [], 0
     for block in blocks:

@@ -1,8 +1,11 @@
 """Lhotse Shar: cuts and their data packed into tar files, for reading in sequence."""
 
+import gzip
 import os
 import shutil
-from collections.abc import Callable, Iterable
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,72 @@ from toolkit.errors import UserError
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
+
+
+DAMAGE = (
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    zlib.error,
+    EOFError,
+    ValueError,
+    AssertionError,
+    AttributeError,
+)
+"""What Lhotse raises for files that are damaged or do not fit together."""
+
+
+class SharCuts:
+    """The cuts of a Shar folder, read anew by every iteration.
+
+    Lhotse reports damage with no name, and cuts without audio only when it is wanted.
+
+    Args:
+        folder: the folder.
+        shuffle_shards: read the shards in another order in every epoch.
+        seed: of that order.
+
+    Raises:
+        UserError: not a Shar folder, files are missing or cut short; iterating, what is in them is damaged.
+    """
+
+    def __init__(self, folder: Path, shuffle_shards: bool, seed: int) -> None:
+        from lhotse import CutSet
+
+        self.folder = folder
+        self._check()
+        self.cuts = CutSet.from_shar(in_dir=folder, shuffle_shards=shuffle_shards, seed=seed)
+
+    def _check(self) -> None:
+        found = list(self.folder.glob("cuts.*.jsonl*"))
+        if not found:
+            raise UserError(
+                f"{self.folder}: no cuts.*.jsonl.gz in this folder, expected a Lhotse Shar directory"
+            )
+        for path in found:
+            if not path.stat().st_size:
+                raise UserError(f"{path}: 0 bytes, expected a list of cuts")
+            audio = self.folder / f"recording.{path.name.split('.')[1]}.tar"
+            if not audio.exists():
+                raise UserError(f"{audio}: no such file, expected the audio of {path.name}")
+        for path in self.folder.glob("*.tar"):
+            with open(path, "rb") as file:
+                file.seek(-min(1024, path.stat().st_size), os.SEEK_END)
+                # A whole tar file ends with two blocks of zeros.
+                if file.read() != bytes(1024):
+                    raise UserError(f"{path}: cut short, expected a whole tar file")
+
+    def __iter__(self) -> Iterator["Cut"]:
+        try:
+            for cut in self.cuts:
+                # Lhotse notes where it found a cut; that is no part of it, and cannot be written as JSON.
+                del cut.custom["shard_origin"], cut.custom["shar_epoch"]
+                yield cut
+        except DAMAGE as error:
+            raise UserError(f"{self.folder}: damaged Shar directory ({error})") from None
+
+    def __len__(self) -> int:
+        """Number of cuts; it takes a pass over the lists of cuts."""
+        return len(self.cuts)
 
 
 def write_shar(

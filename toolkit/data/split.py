@@ -1,7 +1,6 @@
 """Splitting cuts into training, validation and test sets by a hash, so that equal things stay together."""
 
 import hashlib
-import json
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit.data.manifests import line_of
 from toolkit.errors import UserError
 from toolkit.files import atomic_write
 
@@ -110,7 +110,7 @@ def write_splits(
         everything = stack.enter_context(atomic_write(Path(folder) / "cuts.jsonl.gz")) if together else None
         for cut in chain((first,), cuts):
             name = split.place(cut)
-            line = json.dumps(cut.to_dict(), ensure_ascii=False) + "\n"
+            line = line_of(cut)
             files[name].write(line)
             if everything is not None:
                 everything.write(line)
