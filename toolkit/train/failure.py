@@ -56,7 +56,7 @@ def write_batch(folder: Path, name: str, batch: Any, **facts: Any) -> Path:
             "time": time.strftime("%Y-%m-%d %H:%M:%S"),
             **facts,
             "cut_ids": batch.ids,
-            "seconds": [round(share * batch.seconds, 3) for share in batch.lengths / batch.lengths.sum()],
+            "seconds": (batch.seconds * batch.lengths / batch.lengths.sum()).tolist(),
             "padded_shape": list(batch.waveforms.shape),
         },
     )

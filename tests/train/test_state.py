@@ -1,0 +1,72 @@
+"""The running average, and state on its way to disk and back."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.train.toy import toy_trainer, weights
+from toolkit import checkpoint
+from toolkit.errors import UserError
+from toolkit.train.state import make_average, update_average
+
+
+def test_the_average_equals_the_sum_over_all_updates():
+    """Unrolled: each update's weights count (1 - decay) times the product of all later decays."""
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    average = make_average(model)
+    assert not average.training and not any(p.requires_grad for p in average.parameters())
+    history = [weights(model)]
+    for update in range(30):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+            model[1].running_mean.add_(1)
+            model[1].num_batches_tracked.add_(1)
+        update_average(average, model, 0.8, update)
+        history.append(weights(model))
+    decays = [min(0.8, (1 + update) / (10 + update)) for update in range(30)]
+    for name, parameter in average.named_parameters():
+        expected = history[0][name].double() * torch.tensor(decays).double().prod()
+        for update, decay in enumerate(decays):
+            later = torch.tensor(decays[update + 1 :]).double().prod()
+            expected += (1 - decay) * later * history[update + 1][name].double()
+        torch.testing.assert_close(parameter.double(), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(average[1].running_mean, model[1].running_mean)
+    assert average[1].num_batches_tracked == 30
+
+
+def test_everything_comes_back_from_disk(tmp_path):
+    trainer = toy_trainer(tmp_path, average_decay=0.9, precision="fp16")
+    trainer.run()
+    fresh = toy_trainer(tmp_path, average_decay=0.9, precision="fp16").state
+    old = trainer.state
+    assert (fresh.update, fresh.position, fresh.consumed) == (12, (1, 4, 11), 12)
+    assert (fresh.update, fresh.position, fresh.consumed) == (old.update, old.position, old.consumed)
+    assert fresh.elapsed == old.elapsed > 0 and fresh.scaler.state_dict() == old.scaler.state_dict() != {}
+    for mine, other in ((fresh.model, old.model), (fresh.average, old.average)):
+        assert all(torch.equal(tensor, weights(other)[name]) for name, tensor in weights(mine).items())
+    moments, expected = fresh.optimizer.state_dict(), old.optimizer.state_dict()
+    assert moments["state"].keys() == expected["state"].keys()
+    for index, values in expected["state"].items():
+        assert all(torch.equal(moments["state"][index][name], value) for name, value in values.items())
+
+
+def test_a_checkpoint_of_another_model(tmp_path):
+    toy_trainer(tmp_path).run()
+    path = checkpoint.steps(tmp_path / "checkpoints")[-1]
+    tensors, meta = checkpoint.load(path)
+    tensors["model.extra"] = tensors.pop("model.speech.bias")
+    checkpoint.save(path, tensors, meta)
+    with pytest.raises(
+        UserError, match=r"weights of another model: 1 missing \(speech.bias\); 1 unknown \(extra\)"
+    ):
+        toy_trainer(tmp_path)
+
+
+def test_old_checkpoints_go(tmp_path):
+    toy_trainer(tmp_path, checkpoint_every=2, keep_checkpoints=3).run()
+    assert [path.name[5:13] for path in checkpoint.steps(tmp_path / "checkpoints")] == [
+        "00000008",
+        "00000010",
+        "00000012",
+    ]
