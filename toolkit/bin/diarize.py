@@ -41,7 +41,7 @@ CLUSTERING = {
     "threshold": (
         float,
         "DISTANCE",
-        "cosine distance up to which voices are one speaker (default: 0.6)",
+        "cosine distance up to which voices are one speaker (default: 0.5)",
     ),
     "min-speakers": (int, "N", "at least so many speakers in a recording (default: 1)"),
     "max-speakers": (int, "N", "at most so many speakers in a recording (default: 20)"),

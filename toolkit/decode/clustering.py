@@ -18,7 +18,7 @@ from toolkit.errors import UserError
 class ClusteringConfig:
     """How local speakers are merged into the speakers of a recording."""
 
-    threshold: float = 0.6
+    threshold: float = 0.5
     """Cosine distance (0 to 2) up to which two clusters are one speaker; lower it to get more speakers."""
     min_speakers: int = 1
     """At least this many speakers, whatever the threshold says."""
