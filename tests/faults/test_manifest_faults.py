@@ -117,9 +117,9 @@ SHAR: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda shar: os.truncate(shar / LIST, 300),
         ": damaged Shar directory .*end-of-stream",
     ),
-    "list of zero bytes": (lambda shar: os.truncate(shar / LIST, 0), f"/{LIST}: 0 bytes, expected a list of cuts"),
+    "list of zero bytes": (
         lambda shar: os.truncate(shar / LIST, 0),
-        ": the manifest is empty, expected at least",
+        f"/{LIST}: 0 bytes, expected a list of cuts",
     ),
 }
 
