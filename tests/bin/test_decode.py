@@ -1,0 +1,118 @@
+"""The decode command from end to end, with a small model."""
+
+import json
+
+import pytest
+import torch
+
+from toolkit.bin import decode, score
+from toolkit.config import build
+from toolkit.data.manifests import mono_cut, open_cuts, write_cuts
+from toolkit.data.synthetic import synthetic_cuts
+from toolkit.errors import UserError
+from toolkit.tasks.asr import AsrConfig, AsrTask
+from toolkit.tasks.load import save_model
+
+SPEECH = {"encoder": {"dim": 16, "num_layers": 1, "num_heads": 2, "feed_forward_dim": 16, "kernel_size": 3}}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a model, four cuts and their files, and a fifth cut without a file."""
+    folder = tmp_path_factory.mktemp("decode")
+    task = AsrTask(
+        build(AsrConfig, {"data": {"train": "synthetic:5"}, "speech": SPEECH}, "test"), folder / "model", 0
+    )
+    task.prepare()
+    torch.manual_seed(0)
+    model = task.build_model()
+    # So that an untrained model says many different things.
+    torch.nn.init.normal_(model.head[1].weight, std=2.0)
+    save_model(folder / "model", model, task.config)
+    cuts = list(synthetic_cuts(4, folder=folder))
+    write_cuts(folder / "cuts.jsonl.gz", [*cuts, mono_cut("lost", folder / "lost.flac", 16000, text="sun")])
+    return folder
+
+
+def run(place, *arguments):
+    decode.main(["--model", f"{place}/model", "--device", "cpu", *map(str, arguments)])
+
+
+def lines(path):
+    return [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def decoded(place):
+    run(place, "--cuts", place / "cuts.jsonl.gz", "--out", place / "out")
+    return place / "out"
+
+
+def test_a_manifest_gives_text_and_times(place, decoded, capsys):
+    cuts = list(open_cuts(place / "cuts.jsonl.gz"))[:4]
+    assert {path.name for path in decoded.iterdir()} == {"text", "words.ctm", "tokens.ctm", "skipped.jsonl"}
+    text = lines(decoded / "text")
+    assert [row[0] for row in text] == [cut.id for cut in cuts]
+    words = lines(decoded / "words.ctm")
+    for row, cut in zip(text, cuts, strict=True):
+        own = [line for line in words if line[0] == cut.id]
+        assert [line[4] for line in own] == row[1:] != []
+        for _, channel, start, duration, _, confidence in own:
+            assert channel == "1" and 0 < float(confidence) <= 1
+            assert 0 <= float(start) and float(start) + float(duration) <= cut.duration + 0.05
+    assert len(lines(decoded / "tokens.ctm")) > len(words)
+    (skipped,) = map(json.loads, (decoded / "skipped.jsonl").read_text().splitlines())
+    assert skipped == {"id": "lost", "path": str(place / "lost.flac"), "reason": "missing: no such file"}
+
+
+def test_audio_files_give_the_same_text(place, decoded, capsys):
+    files = sorted((place / "audio").glob("*.flac"))
+    run(place, *files, place / "lost.flac")
+    output = capsys.readouterr()
+    assert [line.split() for line in output.out.splitlines()] == lines(decoded / "text")
+    assert output.err == f"skipped {place / 'lost.flac'}: missing: no such file\n"
+
+
+@pytest.fixture(scope="module")
+def aligned(place):
+    run(place, "--cuts", place / "cuts.jsonl.gz", "--out", place / "ali", "--align")
+    return place / "ali"
+
+
+def test_alignment_gives_the_transcripts_back(place, aligned):
+    cuts = list(open_cuts(place / "cuts.jsonl.gz"))[:4]
+    assert lines(aligned / "text") == [[cut.id, *cut.supervisions[0].text.split()] for cut in cuts]
+    expected = [[cut.id, word] for cut in cuts for word in cut.supervisions[0].text.split()]
+    assert [[line[0], line[4]] for line in lines(aligned / "words.ctm")] == expected
+
+
+@pytest.mark.parametrize("name", ["text", "words.ctm"])
+def test_results_can_be_scored(place, aligned, name):
+    reference, found = f"{place}/cuts.jsonl.gz", f"{place}/wer.json"
+    score.main(
+        ["wer", "--ref", reference, "--hyp", f"{aligned}/{name}", "--missing", "empty", "--json", found]
+    )
+    # All but the word of the recording that is lost.
+    figures = json.loads((place / "wer.json").read_text())
+    assert (figures["deletions"], figures["insertions"], figures["substitutions"]) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "found none of --cuts and audio files"),
+        (["--cuts", "{}/cuts.jsonl.gz"], "--cuts needs --out"),
+        (["a.wav", "--align"], "--align needs --cuts"),
+        (["--cuts", "{}/none.jsonl.gz", "--out", "{}/x"], "none.jsonl.gz: no such file"),
+        (["{}/lost.flac"], "none of 1 recordings can be used; the first: .*missing: no such file"),
+        (["{}/lost.flac", "--device", "gpu7"], "device: found 'gpu7', which this machine does not have"),
+        (["{}/lost.flac", "--model", "{}"], "not a model directory, expected config.yaml"),
+        (
+            ["--cuts", "{}/cuts.jsonl.gz", "--out", "{}/x", "--max-seconds", "0.5"],
+            "none of 5 recordings can be used",
+        ),
+    ],
+)
+def test_mistakes(place, arguments, message):
+    with pytest.raises(UserError, match=message):
+        run(place, *(text.format(place) for text in arguments))
