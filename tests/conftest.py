@@ -1,7 +1,9 @@
 """Settings for all tests: equal everywhere, no display; commands that a test starts find the package."""
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,15 @@ settings.load_profile("repository")
 def root() -> Path:
     """The root of the repository."""
     return ROOT
+
+
+@pytest.fixture
+def process_settings() -> Iterator[None]:
+    """Puts back what the train loop sets for the whole process: threads, deterministic algorithms, SIGTERM."""
+    import torch
+
+    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+    signal.signal(signal.SIGTERM, handler)

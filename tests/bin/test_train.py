@@ -1,10 +1,8 @@
 """The train command: what it prints, writes, refuses and forgets."""
 
 import json
-import signal
 
 import pytest
-import torch
 import yaml
 
 import toolkit
@@ -25,13 +23,7 @@ train: {max_updates: 3, log_every: 1, checkpoint_every: 2}
 """
 
 
-@pytest.fixture(autouse=True)
-def process_settings():
-    """The loop sets these for the whole process."""
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    torch.use_deterministic_algorithms(False)
-    signal.signal(signal.SIGTERM, handler)
+pytestmark = pytest.mark.usefixtures("process_settings")
 
 
 @pytest.fixture

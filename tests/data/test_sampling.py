@@ -162,7 +162,7 @@ def test_workers_outlive_a_sigterm_to_the_whole_job():
     found = [position.total for position, _ in islice(loader, 20)]
     assert found == list(range(1, 21)) and worker.is_alive()
     os.kill(worker.pid, signal.SIGTERM)
-    with pytest.raises(RuntimeError, match="DataLoader worker"):
+    with pytest.raises(UserError, match="one of 1 loader processes died"):
         worker.join(60)
         list(islice(loader, 100))
 

@@ -2,10 +2,8 @@
 
 import json
 import math
-import signal
 
 import pytest
-import torch
 import yaml
 from lhotse import NumpyFilesWriter
 
@@ -28,16 +26,6 @@ def pytest_generate_tests(metafunc):
         root = metafunc.config.rootpath
         paths = configurations(root)
         metafunc.parametrize("configuration", paths, ids=[str(path.relative_to(root)) for path in paths])
-
-
-@pytest.fixture(autouse=True)
-def process_settings():
-    """The loop sets these for the whole process."""
-    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +76,7 @@ def test_the_recipes_have_configurations(root):
     assert found == set(TASKS), "tasks without a configuration that shows them"
 
 
+@pytest.mark.usefixtures("process_settings")
 def test_an_update(configuration, corpus, tmp_path):
     task = yaml.safe_load(configuration.read_text(encoding="utf-8"))["task"]
     settings = config.load(task_class(task, str(configuration)).Config, configuration)

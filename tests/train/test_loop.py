@@ -12,6 +12,8 @@ from tests.train.toy import ToyModel, ToyTask, batch, toy_trainer, weights
 from toolkit import checkpoint
 from toolkit.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("process_settings")
+
 
 def assert_equal(found, expected, **tolerance):
     assert found.keys() == expected.keys()

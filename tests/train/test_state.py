@@ -9,6 +9,8 @@ from toolkit import checkpoint
 from toolkit.errors import UserError
 from toolkit.train.state import make_average, update_average
 
+pytestmark = pytest.mark.usefixtures("process_settings")
+
 
 def test_the_average_equals_the_sum_over_all_updates():
     """Unrolled: each update's weights count (1 - decay) times the product of all later decays."""
