@@ -162,7 +162,8 @@ def test_workers_outlive_a_sigterm_to_the_whole_job():
     found = [position.total for position, _ in islice(loader, 20)]
     assert found == list(range(1, 21)) and worker.is_alive()
     os.kill(worker.pid, signal.SIGTERM)
-    with pytest.raises(UserError, match="one of 1 loader processes died"):
+    # PyTorch's handler of SIGCHLD tells of it wherever this process is; if it comes too late, the loader does.
+    with pytest.raises((RuntimeError, UserError), match="DataLoader worker|one of 1 loader processes died"):
         worker.join(60)
         list(islice(loader, 100))
 
