@@ -1,5 +1,6 @@
 """Bad settings: YAML, overrides, and settings that do not fit the data or an earlier run."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,15 @@ def test_fault_met_by_a_loader_process(workers: int, desk: Desk) -> None:
     )
     desk.refuses(
         Fault("labels out of range", command, "objective.num_classes: found 5, but cut .* has label")
+    )
+
+
+def test_loader_process_that_dies(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one does that the system ends for want of memory."""
+    monkeypatch.setattr("toolkit.tasks.ssl.read_audio", lambda *_: os._exit(9))
+    command = "train --config ssl.yaml --exp new --data.sampler.num_workers=1"
+    desk.refuses(
+        Fault("dead process", command, "data.sampler.num_workers: one of 1 loader processes died, .*expected")
     )
 
 

@@ -294,6 +294,12 @@ def test_checkpoint_that_is_another_file(desk: Desk) -> None:
     desk.refuses(Fault("model for a checkpoint", "train --config asr.yaml --exp old", expect))
 
 
+def test_checkpoints_of_two_models_have_no_average(desk: Desk) -> None:
+    desk.put({"old": copy_of("exp/asr", {STEPS[1]: start_of(f"exp/speaker/{STEPS[1]}", 1)})})
+    expect = "old/checkpoints/step-00000002.safetensors: holds other tensors than .*, expected checkpoints of one model"
+    desk.refuses(Fault("two models", "average --exp old --output new", expect))
+
+
 @pytest.mark.parametrize("name", ["metrics.jsonl", "skipped.jsonl", "log.txt"])
 def test_records_cut_short(name: str, desk: Desk) -> None:
     """A machine that went down in the middle of a line keeps nobody from going on."""

@@ -13,6 +13,7 @@ from toolkit.bin import run
 
 WAV = "audio/synthetic-0-0001.flac"
 WER = "score wer --ref ref --hyp"
+LABEL = "label --cuts cuts.jsonl.gz --out new"
 
 
 def start(command: str, **options: object) -> subprocess.Popen:
@@ -36,6 +37,11 @@ FAULTS = [
         "data", "train --config ssl.yaml --exp new --objective.num_classes=3", "num_classes: found 3, but cut"
     ),
     Fault("model", f"decode --model m {WAV}", "damaged", {"m": copy_of("asr", {"model.safetensors": b""})}),
+    Fault(
+        "model of several jobs",
+        f"{LABEL} --kmeans layer_codebook --model gone --jobs 2",
+        "gone/.*: no such file",
+    ),
     Fault("option", "embed --model", "argument --model: expected one argument"),
 ]
 

@@ -186,10 +186,18 @@ def _loader(
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
     )
-    for position, batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield position, batch
+    try:
+        for position, batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield position, batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"data.sampler.num_workers: one of {workers} loader processes died, perhaps for want of memory; expected "
+            "fewer, or a smaller data.sampler.max_duration"
+        ) from None
 
 
 def _start_worker(_: int) -> None:
@@ -221,6 +229,10 @@ class CollateDataset(Dataset):
         rng = random.Random(f"{self.seed}/{position.epoch}/{position.index}")
         try:
             return position, self.collate(cuts, rng)
+        # Raised by a worker, errors would arrive with a traceback in their message; so they go the way of a batch.
         except UserError as error:
-            # Raised by a worker, it would arrive with a traceback in its message; so it goes the way of a batch.
             return position, UserError(str(error))
+        except OSError as error:
+            return position, UserError(
+                f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            )

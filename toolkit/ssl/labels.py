@@ -129,8 +129,8 @@ def _is_done(folder: Path, recipe: dict[str, Any]) -> bool:
     return finished
 
 
-_labeller: Labeller | None = None
-"""That of this process."""
+_labeller: Labeller | UserError | None = None
+"""That of this process, or why there is none."""
 
 
 def _start(build: Callable[[int], Labeller], number: int) -> None:
@@ -142,7 +142,12 @@ def _start_process(build: Callable[[int], Labeller], numbers: Any, threads: int)
     # Ctrl-C reaches the whole group; shards that are under way get done, and the parent ends the rest.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
-    _start(build, numbers.get())
+    try:
+        _start(build, numbers.get())
+    except UserError as error:
+        # Raised here it would show a traceback and break the pool; the first shard raises it.
+        global _labeller
+        _labeller = error
 
 
 def _in_processes(shards: Iterable[Shard], build: Callable[[int], Labeller], jobs: int) -> Iterator[int]:
@@ -176,6 +181,8 @@ def _in_processes(shards: Iterable[Shard], build: Callable[[int], Labeller], job
 
 def _label_shard(task: Shard) -> int:
     """Writes the labels of a shard, then its cuts, which mark it as done; returns the number of cuts."""
+    if isinstance(_labeller, UserError):
+        raise _labeller
     shard, cuts, folder = task
     arrays_path, cuts_path, skipped_path = _paths(folder, shard)
     if cuts_path.exists():
