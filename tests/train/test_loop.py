@@ -132,15 +132,19 @@ def interrupted(folder, task=None, **settings):
     with pytest.raises(SystemExit) as caught:
         toy_trainer(folder, task, **settings).run()
     assert caught.value.code == 143
-    return checkpoint.steps(folder / "checkpoints")[-1]
+    path = checkpoint.steps(folder / "checkpoints")[-1]
+    assert checkpoint.read_meta(path)["update"] in (6, 7)
+    return path
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_sigterm_writes_a_checkpoint_from_which_the_run_goes_on(tmp_path, precision):
-    settings = {"average_decay": 0.9, "precision": precision}
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"log_every": 1, "checkpoint_every": 100}, {"average_decay": 0.9, "precision": "fp16"}],
+    ids=str,
+)
+def test_sigterm_writes_a_checkpoint_from_which_the_run_goes_on(tmp_path, settings):
     whole = toy_trainer(tmp_path / "whole", ToyTask(dropout=0.5), **settings).run()
     path = interrupted(tmp_path / "cut", ToyTask(dropout=0.5), **settings)
-    assert checkpoint.read_meta(path)["update"] in (6, 7)
     resumed = toy_trainer(tmp_path / "cut", ToyTask(dropout=0.5), **settings)
     assert_equal(weights(resumed.run()), weights(whole))
     assert metrics(tmp_path / "cut")[-1]["step"] == 12

@@ -184,14 +184,14 @@ class Trainer:
             state.update += 1
             state.elapsed = spent_before + time.monotonic() - start
             last = state.update == config.max_updates
-            checkpoint_due = last or self.stopping or state.update % config.checkpoint_every == 0
-            if checkpoint_due or state.update % config.log_every == 0:
-                self._check(pending)
+            checkpoint_due = last or state.update % config.checkpoint_every == 0
+            if checkpoint_due or self.stopping or state.update % config.log_every == 0:
+                self._check(pending)  # Here too a request to stop may be found.
                 self._report(bar(state.update, first, config.max_updates, time.monotonic() - start), pending)
                 pending = None
             if last or (config.valid_every and state.update % config.valid_every == 0):
                 self._validate()
-            if checkpoint_due:
+            if checkpoint_due or self.stopping:
                 self._save()
             if self.stopping and not last:
                 self.log.say(
