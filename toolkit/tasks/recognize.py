@@ -16,7 +16,7 @@ from toolkit.data.batch import pad
 from toolkit.data.codecs import BadAudio
 from toolkit.data.recordings import Recording, first_samples
 from toolkit.data.validate import skipped_row
-from toolkit.decode.ctc import Token, align, greedy
+from toolkit.decode.ctc import align, greedy
 from toolkit.errors import UserError
 from toolkit.tasks.apply import Skipped, pick_device
 from toolkit.tasks.load import load_task_and_model
