@@ -31,9 +31,15 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--cuts", metavar="FILE", help="cuts (.jsonl, .jsonl.gz or a Shar folder)")
     source.add_argument("files", nargs="*", metavar="AUDIO", help="audio files; the text is printed")
     result.add_argument("--model", required=True, metavar="DIR", help="model directory of a recogniser")
-    result.add_argument("--out", metavar="DIR", help="folder for text, CTM and skipped.jsonl (needed with --cuts)")
-    result.add_argument("--align", action="store_true", help="align the transcripts of the cuts instead of recognising")
-    result.add_argument("--max-seconds", type=float, default=60, help="longer recordings are skipped (default: 60)")
+    result.add_argument(
+        "--out", metavar="DIR", help="folder for text, CTM and skipped.jsonl (needed with --cuts)"
+    )
+    result.add_argument(
+        "--align", action="store_true", help="align the transcripts of the cuts instead of recognising"
+    )
+    result.add_argument(
+        "--max-seconds", type=float, default=60, help="longer recordings are skipped (default: 60)"
+    )
     result.add_argument("--batch-seconds", type=float, default=120, help="computed together (default: 120)")
     result.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     return result
@@ -49,7 +55,9 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.tasks.recognize import Recognizer
 
     if bool(args.cuts) != bool(args.out) or (args.align and not args.cuts):
-        raise UserError("command line: --cuts needs --out, --align needs --cuts, and audio files go without --out")
+        raise UserError(
+            "command line: --cuts needs --out, --align needs --cuts, and audio files go without --out"
+        )
     recognizer = Recognizer(args.model, args.device, args.max_seconds, args.batch_seconds)
     recordings = named_recordings(args.cuts, args.files, recognizer.sampling_rate)
     skipped: list[dict[str, str]] = []

@@ -116,7 +116,9 @@ class Recognizer:
             waveforms = pad([torch.from_numpy(samples[index]) for index in chosen], 0.0)
             lengths = torch.tensor([len(samples[index]) for index in chosen])
             output = self.model(waveforms.to(self.device), lengths.to(self.device))
-            for index, row, length in zip(chosen, output.log_probs.cpu(), output.lengths.tolist(), strict=True):
+            for index, row, length in zip(
+                chosen, output.log_probs.cpu(), output.lengths.tolist(), strict=True
+            ):
                 results[index] = row[:length]
         return results
 
