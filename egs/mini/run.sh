@@ -100,12 +100,19 @@ speaker() {
 stage diarization "diarization: fine-tune on meetings, cluster, score" diarization \
   conf/diarization.yaml "$exp/speaker/model/model.safetensors" "$data/cuts_meetings_train.jsonl.gz"
 diarization() {
-  local set
+  local set threshold
   train diarization conf/diarization.yaml --data.train="$data/cuts_meetings_train.jsonl.gz" \
     --data.valid="$data/cuts_meetings_valid.jsonl.gz" --train.max_updates=$diarization_updates \
     --init.model="$exp/pretrain-2/model"
-  python -m toolkit.bin.diarize --model "$exp/diarization/model" --speaker-model "$exp/speaker/model" \
-    --cuts "$data/cuts_meetings_test.jsonl.gz" --output "$exp/diarization/test.rttm"
+  # The distance up to which two voices are one speaker is chosen on the validation meetings.
+  for threshold in 0.2 0.3 0.4 0.5; do
+    diarize_meetings valid $threshold "$exp/diarization/valid_$threshold.rttm"
+    python -m toolkit.bin.score der --ref "$data/ref_meetings_valid.rttm" --hyp "$exp/diarization/valid_$threshold.rttm" \
+      --uem "$data/ref_meetings_valid.uem" --json "$exp/diarization/valid_$threshold.json" | grep -E '^(recording|overall)'
+  done
+  threshold=$(python local/best.py --key der "$exp"/diarization/valid_*.json)
+  echo "threshold $threshold"
+  diarize_meetings test "$threshold" "$exp/diarization/test.rttm"
   # Meetings of real voices and of synthetic ones are scored apart.
   for set in real tts; do
     if ! grep -q "sim-$set" "$data/ref_meetings_test.uem"; then continue; fi
@@ -127,6 +134,12 @@ report() {
   fi
   python -m toolkit.bin.report --exp "$exp" --data "$data" --out "$exp/report.html" --table "$exp/RESULTS.md"
   echo "The page: $exp/report.html"
+}
+
+# diarize_meetings SPLIT THRESHOLD RTTM
+diarize_meetings() {
+  python -m toolkit.bin.diarize --model "$exp/diarization/model" --speaker-model "$exp/speaker/model" \
+    --cuts "$data/cuts_meetings_$1.jsonl.gz" --threshold "$2" --output "$3"
 }
 
 # label_frames ITERATION CLUSTERS [what kmeans is told about the features]
