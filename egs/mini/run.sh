@@ -7,7 +7,7 @@
 exp=${TOOLKIT_EXP:-$recipe/exp}
 data=${TOOLKIT_DATA:-$recipe/data}
 voices=80 voice_seconds=40 meetings="--train 40 --valid 5 --test 14"
-portion=1 pretrain_updates=2000 asr_updates=900 speaker_updates=400 diarization_updates=400
+portion=1 pretrain_updates=2000 asr_updates=900 speaker_updates=700 diarization_updates=400
 if $quick; then
   voices=20 voice_seconds=24 meetings="--train 8 --valid 2 --test 6"
   portion=0.2 pretrain_updates=60 asr_updates=60 speaker_updates=40 diarization_updates=40
