@@ -173,8 +173,18 @@ class Trainer:
             f"{parameters / 1e6:.2f} M parameters, {config.max_updates} updates, {self.world.size} process(es) on "
             f"{self.world.device.type}, {config.precision}"
         )
-        signal.signal(signal.SIGTERM, self._on_sigterm)
-        self._scan()
+        handler = signal.signal(signal.SIGTERM, self._on_sigterm)
+        try:
+            self._scan()
+            self._train()
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+            self.log.close()
+        return state.best_weights
+
+    def _train(self) -> None:
+        """Updates, with reports, validations and checkpoints when they are due."""
+        config, state = self.config, self.state
         first, start, spent_before = state.update, time.monotonic(), state.elapsed
         batches = iter(self._training_batches())
         pending = None
@@ -199,8 +209,6 @@ class Trainer:
                 )
                 raise SystemExit(143)
             self.log.progress(state.update, first, config.max_updates)
-        self.log.close()
-        return state.best_weights
 
     def _training_batches(self) -> Iterable:
         state, world = self.state, self.world
