@@ -216,6 +216,21 @@ def test_diarize_next_to_nothing(place, tmp_path):
     assert (tmp_path / "out.rttm").read_text() == ""
 
 
+def test_diarize_subtracts_the_mean_of_a_cohort(place, embeddings, tmp_path):
+    arguments = ["--model", f"{place}/segmentation", "--speaker-model", f"{place}/speaker", "x.wav"]
+    plain, centred = (
+        diarize.build_diarizer(diarize.parser().parse_args([*arguments, *more])).embed
+        for more in ([], ["--cohort", str(embeddings)])
+    )
+    voices, lengths = torch.randn(2, 8000), torch.tensor([8000, 8000])
+    mean = torch.from_numpy(Embeddings.load(embeddings).vectors.mean(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(centred(voices, lengths), plain(voices, lengths) - mean)
+    Embeddings(["a"], np.zeros((1, 3), np.float32)).save(tmp_path / "other")
+    with pytest.raises(UserError, match="other: found 3 values an embedding, expected 8"):
+        diarize_with(place, "--cohort", tmp_path / "other", wav(place, 0))
+
+
 def test_diarize_options_reach_the_pipeline(place):
     arguments = ["--model", f"{place}/segmentation", "--speaker-model", f"{place}/speaker", "x.wav"]
     options = ["--num-speakers", "3", "--threshold", "0.4", "--window", "2", "--median", "5"]

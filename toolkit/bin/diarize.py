@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     speakers = result.add_argument_group("speakers")
     speakers.add_argument("--num-speakers", type=int, metavar="N", help="exactly so many speakers")
+    speakers.add_argument("--cohort", metavar="FILE", help="embeddings whose mean is subtracted from voices")
     windows = result.add_argument_group("windows and turns")
     for group, options in ((speakers, CLUSTERING), (windows, OPTIONS)):
         for name, (kind, metavar, text) in options.items():
@@ -101,7 +102,7 @@ def build_diarizer(args: argparse.Namespace) -> "Diarizer":
     from toolkit.tasks.apply import Segmenter, SpeakerEmbedder
 
     segmenter = Segmenter(args.model, args.device)
-    embedder = SpeakerEmbedder(args.speaker_model, args.device)
+    embedder = SpeakerEmbedder(args.speaker_model, args.device, args.cohort)
     if segmenter.sampling_rate != embedder.sampling_rate:
         raise UserError(
             f"{args.speaker_model}: found a model for {embedder.sampling_rate} Hz, expected "

@@ -73,11 +73,11 @@ def compare_files(args: argparse.Namespace) -> None:
     from toolkit.decode.embedding import Embeddings, cosine_scores, embed_all
     from toolkit.tasks.apply import SpeakerEmbedder
 
-    embedder = SpeakerEmbedder(args.model, args.device)
+    embedder = SpeakerEmbedder(args.model, args.device, args.cohort)
     rate = embedder.sampling_rate
     voices = [first_samples(file_blocks(path, rate), args.max_seconds, rate, path) for path in args.files]
     pair = Embeddings(args.files, embed_all(voices, embedder, max_samples=1))
-    (score,) = cosine_scores(centred(pair, args.cohort), [(0, 1)])
+    (score,) = cosine_scores(pair, [(0, 1)])
     print(f"{score:.4f}")
 
 
@@ -88,18 +88,13 @@ def score_trials(args: argparse.Namespace) -> None:
     from toolkit.score.trials import read_trials
 
     trials = read_trials(args.trials)
-    embeddings = centred(Embeddings.load(args.embeddings), args.cohort)
+    embeddings = Embeddings.load(args.embeddings)
+    if args.cohort:
+        embeddings = embeddings.centred(Embeddings.load(args.cohort).vectors.mean(axis=0))
     scores = cosine_scores(embeddings, rows_of(trials, embeddings, args.embeddings))
     with atomic_write(args.output) as file:
         file.writelines(f"{pair} {score:.6f}\n" for pair, score in zip(trials.pairs, scores, strict=True))
     print(f"{len(trials.pairs)} scores in {args.output}")
-
-
-def centred(embeddings: "Embeddings", cohort: str | None) -> "Embeddings":
-    """Embeddings less the mean of a cohort, if there is one."""
-    from toolkit.decode.embedding import Embeddings
-
-    return embeddings.centred(Embeddings.load(cohort).vectors.mean(axis=0)) if cohort else embeddings
 
 
 def rows_of(trials: "Trials", embeddings: "Embeddings", source: str) -> Iterator[tuple[int, int]]:

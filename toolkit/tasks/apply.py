@@ -33,19 +33,26 @@ class SpeakerEmbedder:
     Args:
         folder: the model directory.
         device: "cpu", "cuda", ..., or "auto": the GPU if there is one.
+        cohort: embeddings of other speakers, whose mean is subtracted; see `Embeddings.centred`.
 
     Raises:
-        UserError: not the directory of a speaker model, or no such device.
+        UserError: not the directory of a speaker model, no such device, or a cohort of another model.
     """
 
-    def __init__(self, folder: str | Path, device: str) -> None:
+    def __init__(self, folder: str | Path, device: str, cohort: str | Path | None = None) -> None:
         self.device = pick_device(device)
         self.model, settings = load_trained(folder, "speaker", self.device)
         self.sampling_rate: int = settings.speech.frontend.sample_rate
+        self.mean = torch.zeros(self.model.embedding_dim, device=self.device)
+        if cohort is not None:
+            mean = Embeddings.load(cohort).vectors.mean(axis=0)
+            if len(mean) != len(self.mean):
+                raise UserError(f"{cohort}: found {len(mean)} values an embedding, expected {len(self.mean)}")
+            self.mean = torch.from_numpy(mean).to(self.device)
 
     def __call__(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Waveforms (B, S) and lengths (B,) to embeddings (B, E)."""
-        return self.model.embed(waveforms.to(self.device), lengths.to(self.device))
+        return self.model.embed(waveforms.to(self.device), lengths.to(self.device)) - self.mean
 
 
 class Segmenter:
