@@ -88,13 +88,10 @@ speaker() {
     --init.model="$exp/pretrain-2/model"
   python -m toolkit.bin.embed --model "$exp/speaker/model" --cuts "$data/cuts_speaker_test.jsonl.gz" \
     --output "$exp/speaker/test.safetensors"
-  # What all voices share is the mean over the training speakers; scores are better without it.
-  python -m toolkit.bin.embed --model "$exp/speaker/model" --cuts "$data/cuts_speaker_train.jsonl.gz" \
-    --output "$exp/speaker/cohort.safetensors" --skipped "$exp/speaker/skipped_cohort.jsonl"
   for set in real tts; do
     if [ ! -s "$data/trials_$set.txt" ]; then continue; fi
     python -m toolkit.bin.verify --trials "$data/trials_$set.txt" --embeddings "$exp/speaker/test.safetensors" \
-      --cohort "$exp/speaker/cohort.safetensors" --output "$exp/speaker/scores_$set.txt"
+      --output "$exp/speaker/scores_$set.txt"
     python -m toolkit.bin.score eer --trials "$data/trials_$set.txt" --scores "$exp/speaker/scores_$set.txt" \
       --json "$exp/speaker/eer_$set.json"
   done
@@ -106,9 +103,9 @@ diarization() {
   local set threshold
   train diarization conf/diarization.yaml --data.train="$data/cuts_meetings_train.jsonl.gz" \
     --data.valid="$data/cuts_meetings_valid.jsonl.gz" --train.max_updates=$diarization_updates \
-    --init.model="$exp/speaker/model"
+    --init.model="$exp/pretrain-2/model"
   # The distance up to which two voices are one speaker is chosen on the validation meetings.
-  for threshold in 0.2 0.3 0.4 0.5 0.6; do
+  for threshold in 0.2 0.3 0.4 0.5; do
     diarize_meetings valid $threshold "$exp/diarization/valid_$threshold.rttm"
     python -m toolkit.bin.score der --ref "$data/ref_meetings_valid.rttm" --hyp "$exp/diarization/valid_$threshold.rttm" \
       --uem "$data/ref_meetings_valid.uem" --json "$exp/diarization/valid_$threshold.json" | grep -E '^(recording|overall)'
@@ -142,7 +139,7 @@ report() {
 # diarize_meetings SPLIT THRESHOLD RTTM
 diarize_meetings() {
   python -m toolkit.bin.diarize --model "$exp/diarization/model" --speaker-model "$exp/speaker/model" \
-    --cohort "$exp/speaker/cohort.safetensors" --cuts "$data/cuts_meetings_$1.jsonl.gz" --threshold "$2" --output "$3"
+    --cuts "$data/cuts_meetings_$1.jsonl.gz" --threshold "$2" --output "$3"
 }
 
 # label_frames ITERATION CLUSTERS [what kmeans is told about the features]
