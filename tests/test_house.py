@@ -16,11 +16,12 @@ from toolkit.requirements import EXTRAS, REQUIRED, modules
 ROOT = Path(__file__).resolve().parent.parent
 
 # Who may import whom. A room is a folder or a file of toolkit/; "toolkit" is toolkit/__init__.py.
-BOTTOM = {"errors", "files", "progress"}
+BOTTOM = {"errors", "files", "processes", "progress"}
 MODELS = {"config", "checkpoint", "text", "nn", "losses"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
+    "processes": set(),
     "progress": set(),
     "requirements": set(),
     "config": BOTTOM,

@@ -74,7 +74,8 @@ def test_terminal_that_cannot_show_a_word(desk: Desk) -> None:
 
 def test_interrupt(desk: Desk) -> None:
     os.mkfifo("x")
-    process = start(f"{WER} x")
+    # A shell that starts this in the background has it ignore the signal, and children inherit that.
+    process = start(f"{WER} x", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     # Opening the other end waits until the command reads.
     with open("x", "w"):
         process.send_signal(signal.SIGINT)

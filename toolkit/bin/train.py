@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     args, overrides = parser().parse_known_args(argv)
-    from toolkit.train.parent import die_with_torchrun
+    from toolkit.processes import die_with_torchrun
 
     die_with_torchrun()
     from toolkit import config

@@ -19,6 +19,7 @@ from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from toolkit.errors import UserError
+from toolkit.processes import die_with_parent
 
 # Advice that does not apply: one sampler serves manifests in memory too, and a long cut may fill a batch alone.
 warnings.filterwarnings("ignore", "You are using Dynamic.* with an eagerly read CutSet")
@@ -201,6 +202,8 @@ def _loader(
 
 
 def _start_worker(_: int) -> None:
+    # PyTorch's own watch over the parent fails where a worker waits to hand over what nobody will take.
+    die_with_parent()
     torch.set_num_threads(1)
     # A SIGTERM that reaches all processes of a job asks for a checkpoint, for which the workers are still needed; it is
     # the second one that ends them.

@@ -1,0 +1,23 @@
+"""Processes that do not outlive the one that started them."""
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Ends this process when the one that started it is killed (Linux only; elsewhere nothing happens)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def die_with_torchrun() -> None:
+    """Ends this process when the torchrun that started it is killed, so that no orphan goes on writing.
+
+    To be called first of all: an orphan that is still importing would join the processes of the next torchrun.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent()
