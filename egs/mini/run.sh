@@ -82,15 +82,20 @@ quality() {
 stage speaker "speaker verification: fine-tune, embed, score trials" speaker \
   conf/speaker.yaml "$exp/pretrain-2/model/model.safetensors" "$data/cuts_speaker_train.jsonl.gz"
 speaker() {
-  local set
+  local set split
   train speaker conf/speaker.yaml --data.train="$data/cuts_speaker_train.jsonl.gz" \
     --data.valid="$data/cuts_speaker_valid.jsonl.gz" --train.max_updates=$speaker_updates \
     --init.model="$exp/pretrain-2/model"
-  python -m toolkit.bin.embed --model "$exp/speaker/model" --cuts "$data/cuts_speaker_test.jsonl.gz" \
-    --output "$exp/speaker/test.safetensors"
-  for set in real tts; do
+  for split in valid test; do
+    python -m toolkit.bin.embed --model "$exp/speaker/model" --cuts "$data/cuts_trials_$split.jsonl.gz" \
+      --output "$exp/speaker/$split.safetensors"
+  done
+  # The trials of `valid` are there to choose settings by.
+  for set in valid real tts; do
     if [ ! -s "$data/trials_$set.txt" ]; then continue; fi
-    python -m toolkit.bin.verify --trials "$data/trials_$set.txt" --embeddings "$exp/speaker/test.safetensors" \
+    split=test
+    if [ $set = valid ]; then split=valid; fi
+    python -m toolkit.bin.verify --trials "$data/trials_$set.txt" --embeddings "$exp/speaker/$split.safetensors" \
       --output "$exp/speaker/scores_$set.txt"
     python -m toolkit.bin.score eer --trials "$data/trials_$set.txt" --scores "$exp/speaker/scores_$set.txt" \
       --json "$exp/speaker/eer_$set.json"

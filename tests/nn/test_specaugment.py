@@ -63,7 +63,7 @@ def test_share_of_utterances_and_evaluation_mode():
 
 def test_an_utterance_does_not_depend_on_its_batch():
     features, lengths = torch.randn(3, 50, 8), [50, 20, 1]
-    augment = SpecAugment()
+    augment = SpecAugment(SpecAugmentConfig(prob=0.9))
     draws = torch.rand(3, augment.num_draws)
     together = augment(features, torch.tensor(lengths), draws)
     for i, length in enumerate(lengths):

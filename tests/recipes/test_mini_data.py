@@ -385,9 +385,10 @@ def test_phrase_books_speak_the_language(local):
 def test_unseen_voices_have_variants_of_their_own(local):
     for count in (20, 80):
         speakers = local.tts.invent_speakers(count, seed=0)
-        unseen = {speaker.variant for speaker in speakers if speaker.unseen}
-        assert not unseen & {speaker.variant for speaker in speakers if not speaker.unseen}
-        assert sum(speaker.unseen for speaker in speakers) == count // 5
+        variants = {split: [s.variant for s in speakers if s.split == split] for split in local.corpus.SPLITS}
+        assert not set(variants["train"]) & {*variants["valid"], *variants["test"]}
+        assert len(variants["train"]) >= 0.75 * count
+        assert 2 <= len(variants["valid"]) <= len(variants["test"])
         assert (
             len({(speaker.variant, round(speaker.tract, 3), speaker.pitch) for speaker in speakers}) == count
         )
@@ -436,32 +437,39 @@ def check_tasks(data: Path, real: bool) -> None:
     assert not texts(read(data, "cuts_asr_tts_train"), "en") & texts(test, "en") or not real
     assert (data / "cuts_asr_it_test.jsonl.gz").exists() == real
     pretrained = {cut.id for name in ("train", "valid") for cut in read(data, f"cuts_pretrain_{name}")}
-    verified = {name: read(data, f"cuts_speaker_{name}") for name in ("train", "valid", "test")}
-    assert not pretrained & {cut.id for cut in test + verified["test"]}
-    speakers = {name: {cut.supervisions[0].speaker for cut in cuts} for name, cuts in verified.items()}
-    assert speakers["valid"] <= speakers["train"] and not speakers["train"] & speakers["test"]
-    assert ({"june", "carlo"} <= speakers["test"]) == real
-    speaker_of = {cut.id: cut.supervisions[0].speaker for cut in verified["test"]}
-    names = ("real", "tts", "all") if real else ("tts", "all")
-    assert sorted(path.name for path in data.glob("trials_*")) == sorted(
-        f"trials_{name}.txt" for name in names
-    )
+    verified = {name: read(data, f"cuts_speaker_{name}") for name in ("train", "valid")}
+    compared = {name: read(data, f"cuts_trials_{name}") for name in ("valid", "test")}
+    assert not pretrained & {cut.id for cut in test + compared["valid"] + compared["test"]}
+    learned, known = (speakers(verified[name]) for name in ("train", "valid"))
+    choosing, testing = (speakers(compared[name]) for name in ("valid", "test"))
+    assert known <= learned and not learned & choosing and not (learned | choosing) & testing
+    assert ({"june", "carlo"} <= testing) == real
+    speaker_of = {cut.id: cut.supervisions[0].speaker for cuts in compared.values() for cut in cuts}
+    names = ("real", "tts", "valid") if real else ("tts", "valid")
+    assert sorted(path.name for path in data.glob("trials_*")) == [f"trials_{name}.txt" for name in names]
     for name in names:
         rows = [line.split() for line in (data / f"trials_{name}.txt").read_text().splitlines()]
         assert {row[2] for row in rows} == {"target", "nontarget"}
         assert all((speaker_of[a] == speaker_of[b]) == (kind == "target") and a != b for a, b, kind in rows)
+        assert all(
+            {speaker_of[a], speaker_of[b]} <= (choosing if name == "valid" else testing) for a, b, _ in rows
+        )
         assert len({frozenset(row[:2]) for row in rows}) == len(rows)
 
 
+def speakers(cuts: list) -> set[str]:
+    return {cut.supervisions[0].speaker for cut in cuts}
+
+
 def check_meetings(data: Path, real: bool) -> None:
-    speakers = {}
+    heard = {}
     for split, count in (("train", 4), ("valid", 1), ("test", 4)):
         cuts = read(data, f"cuts_meetings_{split}")
         assert len(cuts) == count
         assert any(cut.custom["source"] == "sim-real" for cut in cuts) == (real and split != "valid")
-        speakers[split] = {item.speaker for cut in cuts for item in cut.supervisions}
+        heard[split] = {item.speaker for cut in cuts for item in cut.supervisions}
         segments = (data / f"ref_meetings_{split}.rttm").read_text().splitlines()
         assert len(segments) == sum(len(cut.supervisions) for cut in cuts)
         assert len((data / f"ref_meetings_{split}.uem").read_text().splitlines()) == count
         assert all(cut.load_audio().shape == (1, cut.num_samples) for cut in cuts)
-    assert not speakers["train"] & (speakers["valid"] | speakers["test"])
+    assert not heard["train"] & (heard["valid"] | heard["test"]) and not heard["valid"] & heard["test"]

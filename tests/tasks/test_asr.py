@@ -1,5 +1,6 @@
 """The recognition task: tokens, batches, loss, and what is skipped or refused."""
 
+import dataclasses
 import random
 
 import pytest
@@ -113,6 +114,30 @@ def test_masks_only_in_training(cuts, tmp_path):
         assert plain != masked and masked == task.loss(model, batch)[0]
     assert model.speech.encoder.mask_embedding.requires_grad
     assert not make(tmp_path)[1].speech.encoder.mask_embedding.requires_grad
+
+
+def test_spec_augment_only_in_training_and_the_same_alone(cuts, tmp_path):
+    task, model = make(tmp_path, spec_augment={"prob": 1.0, "time_warp": 5})
+    batch = task.collate(cuts, random.Random(0))
+    with torch.no_grad():
+        plain = task.loss(model.eval(), batch)[0]
+        changed = task.loss(model.train(), batch)[0]
+        assert plain != changed and changed == task.loss(model, batch)[0]
+        alone = sum(task.loss(model, rows(batch, index))[0] for index in range(len(batch.seeds)))
+    torch.testing.assert_close(alone, changed)
+
+
+def rows(batch, index):
+    """One utterance of a batch, without its padding."""
+    samples, tokens = batch.lengths[index], batch.token_lengths[index]
+    return dataclasses.replace(
+        batch,
+        waveforms=batch.waveforms[index : index + 1, :samples],
+        lengths=batch.lengths[index : index + 1],
+        seeds=batch.seeds[index : index + 1],
+        tokens=batch.tokens[index : index + 1, :tokens],
+        token_lengths=batch.token_lengths[index : index + 1],
+    )
 
 
 def test_a_transcript_joins_the_supervisions(cuts):

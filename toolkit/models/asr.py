@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from toolkit.models.base import SpeechEncoder, SpeechModel
+from toolkit.models.base import Augment, SpeechEncoder, SpeechModel
 
 
 class CtcOutput(NamedTuple):
@@ -27,7 +27,13 @@ class CtcModel(SpeechModel):
         self.speech = speech
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(speech.dim, num_symbols))
 
-    def forward(self, waveforms: Tensor, lengths: Tensor, mask: Tensor | None = None) -> CtcOutput:
-        """(B, S) samples and (B,) lengths to log-probabilities; `mask` (B, T) hides frames from the encoder."""
-        output = self.speech(waveforms, lengths, mask)
+    def forward(
+        self,
+        waveforms: Tensor,
+        lengths: Tensor,
+        mask: Tensor | None = None,
+        augment: Augment | None = None,
+    ) -> CtcOutput:
+        """(B, S) samples and (B,) lengths to log-probabilities; the rest is as in `SpeechEncoder.forward`."""
+        output = self.speech(waveforms, lengths, mask, augment)
         return CtcOutput(self.head(output.frames).float().log_softmax(dim=-1), output.lengths)

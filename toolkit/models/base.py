@@ -3,6 +3,7 @@
 Dimensions: B batch, S samples, T encoder frames, F features, D encoder width, L layers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from toolkit.config import choice
 from toolkit.models.output import EncoderOutput
 from toolkit.models.registry import ENCODERS, FRONTENDS
+
+Augment = Callable[[Tensor, Tensor], Tensor]
+"""(B, T', F) features and their (B,) lengths to changed features of the same shape."""
 
 
 @dataclass
@@ -44,15 +48,24 @@ class SpeechEncoder(nn.Module):
         self.num_layers: int = self.encoder.num_layers
         self.frame_shift: float = self.frontend.frame_shift * self.encoder.subsampling
 
-    def forward(self, waveforms: Tensor, lengths: Tensor, mask: Tensor | None = None) -> EncoderOutput:
+    def forward(
+        self,
+        waveforms: Tensor,
+        lengths: Tensor,
+        mask: Tensor | None = None,
+        augment: Augment | None = None,
+    ) -> EncoderOutput:
         """Encodes a padded batch.
 
         Args:
             waveforms: (B, S) samples in [-1, 1] at the front end's rate.
             lengths: (B,) int64 valid samples.
             mask: (B, T) bool, True where the encoder's input frame is replaced by the learned mask embedding.
+            augment: what is done to the features before the encoder sees them.
         """
         features, feature_lengths = self.frontend(waveforms, lengths)
+        if augment is not None:
+            features = augment(features, feature_lengths)
         return self.encoder(features, feature_lengths, mask)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ from toolkit.nn.masks import valid_mask
 
 @dataclass
 class SpecAugmentConfig:
-    """How much is hidden; the defaults suit log mel filter banks at 10 ms."""
+    """How much is hidden; apart from `prob`, the defaults suit log mel filter banks at 10 ms."""
 
-    prob: float = 0.9
-    """Share of utterances that are changed."""
+    prob: float = 0.0
+    """Share of utterances that are changed, such as 0.9; 0 for no SpecAugment."""
     time_warp: int = 80
     """Frames that a point of the utterance is moved at most; 0 for none."""
     num_time_masks: int = 10
@@ -55,9 +55,9 @@ class SpecAugment(nn.Module):
     Source: Park et al., "SpecAugment", Interspeech 2019; the cap on hidden frames: Park et al., ICASSP 2020.
     """
 
-    def __init__(self, config: SpecAugmentConfig | None = None) -> None:
+    def __init__(self, config: SpecAugmentConfig) -> None:
         super().__init__()
-        self.config = config if config is not None else SpecAugmentConfig()
+        self.config = config
 
     @property
     def num_draws(self) -> int:

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor
 from toolkit.data.batch import AsrBatch, pad, read_audio
 from toolkit.losses.ctc import ctc_loss
 from toolkit.models.asr import CtcModel
-from toolkit.models.base import SpeechConfig, SpeechEncoder
+from toolkit.models.base import Augment, SpeechConfig, SpeechEncoder
+from toolkit.nn.specaugment import SpecAugment, SpecAugmentConfig
 from toolkit.optim.build import OptimConfig
-from toolkit.ssl.masking import span_mask
+from toolkit.ssl.masking import span_mask, uniform
 from toolkit.tasks.base import DataConfig, InitConfig, Task, inner
 from toolkit.text.tokenizer import TokenizerConfig, learn_tokenizer, load_tokenizer
 from toolkit.train.config import TrainConfig
@@ -40,6 +42,8 @@ class AsrConfig:
     """Share of encoder frames hidden in training, in spans, as in pretraining; 0 for none."""
     mask_span: int = 10
     """Frames of a hidden span."""
+    spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
+    """What is hidden of the features in training."""
     head_dropout: float = 0.1
     """Dropout before the output layer."""
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -87,7 +91,7 @@ class AsrTask(Task):
 
     def loss(self, model: torch.nn.Module, batch: AsrBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """CTC loss summed over utterances, per token; "too_long" counts transcripts that do not fit their audio."""
-        output = model(batch.waveforms, batch.lengths, self._mask(model, batch))
+        output = model(batch.waveforms, batch.lengths, self._mask(model, batch), self._augment(model, batch))
         loss, fits = ctc_loss(output.log_probs, output.lengths, batch.tokens, batch.token_lengths)
         tokens = (batch.token_lengths * fits).sum()
         return loss.sum(), {"too_long": (~fits).sum()}, tokens
@@ -101,6 +105,13 @@ class AsrTask(Task):
         return span_mask(
             lengths, frames, self.config.mask_prob, self.config.mask_span, batch.seeds, min_spans=0
         )
+
+    def _augment(self, model: torch.nn.Module, batch: AsrBatch) -> Augment | None:
+        if not (model.training and self.config.spec_augment.prob):
+            return None
+        augment = SpecAugment(self.config.spec_augment)
+        # The seeds themselves decide the mask of the encoder's frames.
+        return partial(augment, draws=uniform(~batch.seeds, augment.num_draws))
 
 
 def transcript(cut: Cut) -> str:

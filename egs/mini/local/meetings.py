@@ -56,15 +56,15 @@ def main(argv: list[str] | None = None) -> None:
 
 def choose_voices(data: Path) -> dict[tuple[str, str], list[MonoCut]]:
     """Utterances by split and by source, "sim-tts" or "sim-real"."""
-    tts = list(open_cuts(data / "cuts_tts.jsonl.gz"))
-    unseen = sorted({cut.supervisions[0].speaker for cut in tts if cut.custom["unseen"]})
-    num_valid = max(2, len(unseen) // 4)
-    if len(unseen) < num_valid + 2:
-        raise UserError(f"{data}/cuts_tts.jsonl.gz: found {len(unseen)} unseen voices, expected at least 4")
-    split_of = {name: "valid" if unseen.index(name) < num_valid else "test" for name in unseen}
     voices: dict[tuple[str, str], list[MonoCut]] = {(split, "sim-tts"): [] for split in SPLITS}
-    for cut in tts:
-        voices[split_of.get(cut.supervisions[0].speaker, "train"), "sim-tts"].append(cut)
+    for cut in open_cuts(data / "cuts_tts.jsonl.gz"):
+        voices[cut.custom["split"], "sim-tts"].append(cut)
+    for (split, _), cuts in voices.items():
+        found = len({cut.supervisions[0].speaker for cut in cuts})
+        if found < 2:
+            raise UserError(
+                f"{data}/cuts_tts.jsonl.gz: found {found} voices for {split}, expected two or more"
+            )
     if read_source(data) != "espeak":
         for split in ("train", "test"):
             voices[split, "sim-real"] = [

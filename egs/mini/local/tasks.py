@@ -1,8 +1,9 @@
 """Chooses the cuts of every task, and the trials of speaker verification.
 
 Writes cuts_pretrain_{train,valid}, cuts_asr_{train,valid,test} (English), cuts_asr_<language>_* (the others),
-cuts_asr_tts_train (synthetic English), cuts_speaker_{train,valid,test} (all .jsonl.gz), and trials_real.txt,
-trials_tts.txt, trials_all.txt (enroll test target|nontarget). What is tested on is in no training set.
+cuts_asr_tts_train (synthetic English), cuts_speaker_{train,valid} of the speakers that verification learns,
+cuts_trials_{valid,test} of others (all .jsonl.gz), and trials_valid.txt (synthetic voices), trials_real.txt and
+trials_tts.txt (enroll test target|nontarget). What is tested on is in no training set.
 """
 
 import argparse
@@ -43,11 +44,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     remove_old(args.data)
     real = read_real(args.data)
-    tts = split_tts(open_cuts(args.data / "cuts_tts.jsonl.gz"), args.valid, args.seed)
+    voices = list(open_cuts(args.data / "cuts_tts.jsonl.gz"))
+    tts = split_tts(voices, args.valid, args.seed)
     write_pretraining(args.data, real, tts)
     write_recognition(args.data, real, tts)
     write_verification(args.data, real, tts, args.valid, args.seed)
-    write_trials(args.data, args.trials, args.seed)
+    write_trials(args.data, real, voices, args.trials, args.seed)
 
 
 def remove_old(data: Path) -> None:
@@ -56,6 +58,7 @@ def remove_old(data: Path) -> None:
         "cuts_pretrain_*.jsonl.gz",
         "cuts_asr_*.jsonl.gz",
         "cuts_speaker_*.jsonl.gz",
+        "cuts_trials_*.jsonl.gz",
         "trials_*.txt",
     ):
         for path in data.glob(pattern):
@@ -70,11 +73,14 @@ def read_real(data: Path) -> Splits:
 
 
 def split_tts(cuts: Iterable[MonoCut], valid: float, seed: int) -> Splits:
-    """The synthetic cuts: unseen voices for testing, some sentences of the others for validation."""
+    """The synthetic cuts: test voices for testing; of the training voices, some sentences for validation."""
     splits: Splits = {split: [] for split in SPLITS}
     for cut in cuts:
         held_out = random.Random(f"{seed}-{cut.supervisions[0].text}").random() < valid
-        splits["test" if cut.custom["unseen"] else "valid" if held_out else "train"].append(cut)
+        if cut.custom["split"] == "test":
+            splits["test"].append(cut)
+        elif cut.custom["split"] == "train":
+            splits["valid" if held_out else "train"].append(cut)
     return splits
 
 
@@ -102,7 +108,7 @@ def transcribed(cuts: Iterable[MonoCut], language: str) -> list[MonoCut]:
 
 
 def write_verification(data: Path, real: Splits, tts: Splits, valid: float, seed: int) -> None:
-    """Training and validation cuts of the seen speakers; test cuts of the unseen ones, for trials."""
+    """Training and validation cuts of the speakers that are learned."""
     rng = random.Random(f"verification-{seed}")
     seen = [cut for cut in real["train"] if cut.supervisions[0].speaker not in TEST_SPEAKERS]
     by_speaker = defaultdict(list)
@@ -114,8 +120,7 @@ def write_verification(data: Path, real: Splits, tts: Splits, valid: float, seed
         num_valid = max(1, round(valid * len(chosen)))
         splits["valid"] += chosen[:num_valid]
         splits["train"] += chosen[num_valid:]
-    unseen = [cut for cut in real["test"] if cut.supervisions[0].speaker in TEST_SPEAKERS]
-    for split, cuts in (splits | {"test": long_enough(unseen + tts["test"])}).items():
+    for split, cuts in splits.items():
         write(data / f"cuts_speaker_{split}.jsonl.gz", cuts)
 
 
@@ -123,17 +128,19 @@ def long_enough(cuts: Iterable[MonoCut]) -> list[MonoCut]:
     return [cut for cut in cuts if cut.duration >= MIN_TRIAL_SECONDS]
 
 
-def write_trials(data: Path, count: int, seed: int) -> None:
-    """Trials between real cuts, between synthetic ones, and both together."""
-    cuts = list(open_cuts(data / "cuts_speaker_test.jsonl.gz"))
-    together: list[Trial] = []
-    for source in ("real", "tts"):
-        own = [cut for cut in cuts if cut.custom["source"] == source]
-        if own:
-            trials = draw_trials(own, count, random.Random(f"{source}-{seed}"))
-            write_trial_file(data / f"trials_{source}.txt", trials)
-            together += trials
-    write_trial_file(data / "trials_all.txt", together)
+def write_trials(data: Path, real: Splits, voices: list[MonoCut], count: int, seed: int) -> None:
+    """Cuts of unseen speakers, and trials between them: synthetic ones to choose by, real and synthetic to test."""
+    unseen = {
+        split: long_enough(cut for cut in voices if cut.custom["split"] == split)
+        for split in ("valid", "test")
+    }
+    people = long_enough(cut for cut in real["test"] if cut.supervisions[0].speaker in TEST_SPEAKERS)
+    write(data / "cuts_trials_valid.jsonl.gz", unseen["valid"])
+    write(data / "cuts_trials_test.jsonl.gz", people + unseen["test"])
+    for name, cuts in {"valid": unseen["valid"], "real": people, "tts": unseen["test"]}.items():
+        if cuts:
+            trials = draw_trials(cuts, count, random.Random(f"{name}-{seed}"))
+            write_trial_file(data / f"trials_{name}.txt", trials)
 
 
 def draw_trials(cuts: list[MonoCut], count: int, rng: random.Random) -> list[Trial]:

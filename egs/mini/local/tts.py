@@ -1,8 +1,8 @@
 """Speaks training sentences with many synthetic voices, so that there are speakers to tell apart.
 
 Writes cuts_tts.jsonl.gz, skipped_tts.jsonl and phones_tts.ctm, the phones that espeak-ng reports. A speaker is a
-voice variant of espeak-ng with its own pitch, liveliness, pace and vocal-tract length. Unseen speakers (custom field
-`unseen`) have variants of their own.
+voice variant of espeak-ng with its own pitch, liveliness, pace and vocal-tract length. Each has a split (custom field
+`split`): those for validation and testing are heard in no training and have variants of their own.
 """
 
 import argparse
@@ -57,7 +57,8 @@ class Speaker:
     name: str
     gender: str
     variant: str
-    unseen: bool
+    split: str
+    """What it is for: one of SPLITS."""
     accents: dict[str, str]
     pitch: int
     range: int
@@ -125,24 +126,25 @@ def read_sentences(data: Path) -> dict[str, list[str]]:
 
 
 def invent_speakers(count: int, seed: int) -> list[Speaker]:
-    """Half of them female; every fifth pair is unseen, with variants of its own."""
+    """Half of them female; a quarter of the pairs is unseen in training, with variants of its own."""
     rng = random.Random(f"speakers-{seed}")
     decks = {gender: rng.sample(names.split(), len(names.split())) for gender, names in VARIANTS.items()}
     speakers = []
     for index in range(count):
         gender = ("female", "male")[index % 2]
-        number, unseen = index // 2, index // 2 % 5 == 4
-        # The first fifth of the shuffled variants is for the unseen; both parts are walked round and round.
-        deck = decks[gender]
-        own = deck[: len(deck) // 5] if unseen else deck[len(deck) // 5 :]
-        turn = number // 5 if unseen else number - number // 5
+        number = index // 2
+        split = "train" if number % 4 < 3 else "valid" if number % 12 == 3 else "test"
+        # The first quarter of the shuffled variants is for the unseen; both parts are walked round and round.
+        deck, unseen = decks[gender], number // 4
+        own = deck[len(deck) // 4 :] if split == "train" else deck[: len(deck) // 4]
+        turn = number - unseen if split == "train" else unseen
         others = rng.sample([language for language in ACCENTS if language != "en"], rng.choice((1, 2)))
         speakers.append(
             Speaker(
                 name=f"tts{index:03d}",
                 gender=gender,
                 variant=own[turn % len(own)],
-                unseen=unseen,
+                split=split,
                 accents={language: rng.choice(ACCENTS[language]) for language in ("en", *others)},
                 pitch=rng.randint(30, 75),
                 range=rng.randint(30, 75),
@@ -265,7 +267,7 @@ def collect(tasks: list[tuple[Speaker, list[Line], Path]], skipped: list[dict]) 
         ):
             name = cut_id(speaker, line, number)
             path = folder / f"{number:03d}.flac"
-            custom = {"source": "tts", "gender": speaker.gender, "unseen": speaker.unseen}
+            custom = {"source": "tts", "gender": speaker.gender, "split": speaker.split}
             cuts.append(
                 mono_cut(name, path, length, SAMPLE_RATE, line.text, speaker.name, line.language, **custom)
             )
