@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from toolkit.bin import run
+from toolkit.bin._arguments import command_parser
 
 EPILOG = """
 example:
@@ -14,12 +15,7 @@ example:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(
-        prog="python -m toolkit.bin.average",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    result = command_parser("average", __doc__, EPILOG)
     result.add_argument("--exp", required=True, metavar="DIR", help="experiment folder")
     result.add_argument(
         "--last", type=int, default=2, metavar="N", help="checkpoints to average (default: 2)"

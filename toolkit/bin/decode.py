@@ -4,6 +4,13 @@ import argparse
 from pathlib import Path
 
 from toolkit.bin import run
+from toolkit.bin._arguments import (
+    add_batch_seconds,
+    add_device,
+    add_max_seconds,
+    add_recordings,
+    command_parser,
+)
 
 EPILOG = """
 examples:
@@ -21,15 +28,8 @@ skipped.jsonl with the recordings that could not be used, and why.
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(
-        prog="python -m toolkit.bin.decode",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    source = result.add_argument_group("recordings, one of")
-    source.add_argument("--cuts", metavar="FILE", help="cuts (.jsonl, .jsonl.gz or a Shar folder)")
-    source.add_argument("files", nargs="*", metavar="AUDIO", help="audio files; the text is printed")
+    result = command_parser("decode", __doc__, EPILOG)
+    add_recordings(result, "audio files; the text is printed")
     result.add_argument("--model", required=True, metavar="DIR", help="model directory of a recogniser")
     result.add_argument(
         "--out", metavar="DIR", help="folder for text, CTM and skipped.jsonl (needed with --cuts)"
@@ -37,11 +37,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--align", action="store_true", help="align the transcripts of the cuts instead of recognising"
     )
-    result.add_argument(
-        "--max-seconds", type=float, default=60, help="longer recordings are skipped (default: 60)"
-    )
-    result.add_argument("--batch-seconds", type=float, default=120, help="computed together (default: 120)")
-    result.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add_max_seconds(result, "longer recordings are skipped")
+    add_batch_seconds(result, 120)
+    add_device(result)
     return result
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.bin import run
+from toolkit.bin._arguments import add_device, add_recordings, add_skipped, command_parser
 
 if TYPE_CHECKING:
     from toolkit.decode.diarize import Diarizer
@@ -50,20 +51,13 @@ CLUSTERING = {
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(
-        prog="python -m toolkit.bin.diarize",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    source = result.add_argument_group("recordings, one of")
-    source.add_argument("--cuts", metavar="FILE", help="cuts (.jsonl, .jsonl.gz or a Shar folder)")
-    source.add_argument("files", nargs="*", metavar="AUDIO", help="audio files")
+    result = command_parser("diarize", __doc__, EPILOG)
+    add_recordings(result)
     result.add_argument("--model", required=True, metavar="DIR", help="directory of a segmentation model")
     result.add_argument("--speaker-model", required=True, metavar="DIR", help="directory of a speaker model")
     result.add_argument("--output", metavar="FILE", help="RTTM to write; may be left out for audio files")
-    result.add_argument("--skipped", metavar="FILE", help="list (default: skipped.jsonl beside the output)")
-    result.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add_skipped(result)
+    add_device(result)
     speakers = result.add_argument_group("speakers")
     speakers.add_argument("--num-speakers", type=int, metavar="N", help="exactly so many speakers")
     speakers.add_argument("--cohort", metavar="FILE", help="embeddings whose mean is subtracted from voices")

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from toolkit.bin import run
+from toolkit.bin._arguments import command_parser
 from toolkit.errors import UserError
 from toolkit.files import write_json
 from toolkit.requirements import EXTRAS, Requirement, check, lookup, modules
@@ -49,12 +50,7 @@ class Finding:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    command = argparse.ArgumentParser(
-        prog="doctor",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    command = command_parser("doctor", __doc__, EPILOG)
     command.add_argument("--exp", metavar="DIR", default="exp", help="where experiments go (%(default)s)")
     command.add_argument("--data", metavar="DIR", default="data", help="where data goes (%(default)s)")
     command.add_argument("--json", metavar="FILE", help="write all findings to FILE as JSON")

@@ -4,6 +4,14 @@ import argparse
 from pathlib import Path
 
 from toolkit.bin import run
+from toolkit.bin._arguments import (
+    add_batch_seconds,
+    add_device,
+    add_max_seconds,
+    add_recordings,
+    add_skipped,
+    command_parser,
+)
 
 EPILOG = """
 examples:
@@ -21,21 +29,14 @@ beside the output.
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(
-        prog="python -m toolkit.bin.embed",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    source = result.add_argument_group("recordings, one of")
-    source.add_argument("--cuts", metavar="FILE", help="cuts (.jsonl, .jsonl.gz or a Shar folder)")
-    source.add_argument("files", nargs="*", metavar="AUDIO", help="audio files")
+    result = command_parser("embed", __doc__, EPILOG)
+    add_recordings(result)
     result.add_argument("--model", required=True, metavar="DIR", help="model directory of a speaker model")
     result.add_argument("--output", required=True, metavar="FILE", help="safetensors file to write")
-    result.add_argument("--skipped", metavar="FILE", help="list (default: skipped.jsonl beside the output)")
-    result.add_argument("--max-seconds", type=float, default=60, help="used of a recording (default: 60)")
-    result.add_argument("--batch-seconds", type=float, default=120, help="computed together (default: 120)")
-    result.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add_skipped(result)
+    add_max_seconds(result, "only so much of a recording is used")
+    add_batch_seconds(result, 120)
+    add_device(result)
     return result
 
 

@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from toolkit.bin import run
+from toolkit.bin._arguments import add_batch_seconds, add_cuts, add_device, command_parser
 
-PROGRAM = "python -m toolkit.bin.kmeans"
-
-EPILOG = f"""examples:
+EPILOG = """examples:
   first iteration, 100 clusters of MFCC, a label every 40 ms:
-    {PROGRAM} --cuts data/train.jsonl.gz --out exp/km1.safetensors --clusters 100 --frame-shift 0.04
+    %(prog)s --cuts data/train.jsonl.gz --out exp/km1.safetensors --clusters 100 --frame-shift 0.04
   second iteration, 500 clusters of the sixth layer of a pretrained model, on a GPU:
-    {PROGRAM} --cuts data/train.jsonl.gz --out exp/km2.safetensors --clusters 500 \\
+    %(prog)s --cuts data/train.jsonl.gz --out exp/km2.safetensors --clusters 500 \\
       --model exp/pretrain/model --layer 6 --device cuda
 
 The codebook is one safetensors file; its metadata says which features it is for, so that label needs no more.
@@ -21,12 +20,8 @@ Cuts that cannot be used are listed in OUT.skipped.jsonl."""
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(
-        prog=PROGRAM, description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    top.add_argument(
-        "--cuts", required=True, metavar="FILE", help="cuts (.jsonl, .jsonl.gz or a Shar folder)"
-    )
+    top = command_parser("kmeans", __doc__, EPILOG)
+    add_cuts(top, required=True)
     top.add_argument("--out", required=True, metavar="FILE", help="codebook to write, .safetensors")
     top.add_argument("--clusters", required=True, type=int, metavar="K", help="size of the codebook")
     top.add_argument("--model", metavar="DIR", help="model directory; without it MFCC are clustered")
@@ -56,10 +51,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of what is drawn and where to start (default: 0)"
     )
-    top.add_argument(
-        "--batch-seconds", type=float, default=60, metavar="S", help="computed together (default: 60)"
-    )
-    top.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add_batch_seconds(top, 60)
+    add_device(top)
     return top
 
 

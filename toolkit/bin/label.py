@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.bin import run
+from toolkit.bin._arguments import add_batch_seconds, add_device, command_parser
 
 if TYPE_CHECKING:
     from toolkit.ssl.labels import Labeller
 
-PROGRAM = "python -m toolkit.bin.label"
-
-EPILOG = f"""examples:
+EPILOG = """examples:
   label a training set with the codebook that kmeans made, on all cores of a small machine:
-    {PROGRAM} --cuts data/train.jsonl.gz --kmeans exp/km1.safetensors --out exp/labels1 --jobs 2
+    %(prog)s --cuts data/train.jsonl.gz --kmeans exp/km1.safetensors --out exp/labels1 --jobs 2
   then pretrain on the result:
     python -m toolkit.bin.train --config conf/pretrain.yaml --data.train=exp/labels1/cuts.jsonl.gz
 
@@ -25,9 +24,7 @@ command, given again after any interruption, goes on with the next shard."""
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(
-        prog=PROGRAM, description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    top = command_parser("label", __doc__, EPILOG)
     top.add_argument("--cuts", required=True, metavar="FILE", help="cuts (.jsonl or .jsonl.gz)")
     top.add_argument(
         "--kmeans", required=True, metavar="FILE", help="codebook; it says which features it is for"
@@ -36,12 +33,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--model", metavar="DIR", help="where the codebook's model is now, if it has moved")
     top.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default: 1)")
     top.add_argument("--shard-size", type=int, default=500, metavar="N", help="cuts in a file (default: 500)")
-    top.add_argument(
-        "--batch-seconds", type=float, default=60, metavar="S", help="computed together (default: 60)"
-    )
-    top.add_argument(
-        "--device", default="auto", help="auto or cuda (all GPUs in turn), cpu, cuda:1, ... (default: auto)"
-    )
+    add_batch_seconds(top, 60)
+    add_device(top, "auto or cuda (all GPUs in turn), cpu, cuda:1, ...")
     return top
 
 

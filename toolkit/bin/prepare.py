@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.bin import run
+from toolkit.bin._arguments import command_parser
 from toolkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ same command, given again, looks only at files that are new or have changed.
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     raw = argparse.RawDescriptionHelpFormatter
-    result = argparse.ArgumentParser(
-        prog="python -m toolkit.bin.prepare", description=__doc__, epilog=EPILOG, formatter_class=raw
-    )
+    result = command_parser("prepare", __doc__, EPILOG)
     commands = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_folder(
         commands.add_parser(

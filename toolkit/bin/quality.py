@@ -4,19 +4,18 @@ import argparse
 from typing import TYPE_CHECKING
 
 from toolkit.bin import run
+from toolkit.bin._arguments import command_parser
 
 if TYPE_CHECKING:
     import numpy as np
 
     from toolkit.ssl.quality import QualityResult
 
-PROGRAM = "python -m toolkit.bin.quality"
-
-EPILOG = f"""examples:
+EPILOG = """examples:
   how many clusters are in use, and how evenly:
-    {PROGRAM} --labels exp/labels1/cuts.jsonl.gz
+    %(prog)s --labels exp/labels1/cuts.jsonl.gz
   against an alignment of phones or characters, one a line: utterance channel start duration token
-    {PROGRAM} --labels exp/labels1/cuts.jsonl.gz --alignment exp/align/char.ctm --json quality.json
+    %(prog)s --labels exp/labels1/cuts.jsonl.gz --alignment exp/align/char.ctm --json quality.json
 
 Purity: share of frames whose token is the most frequent one of their cluster. Cluster purity: the other way
 round. PNMI: share of the token's uncertainty that the cluster takes away, the best guide to the quality of
@@ -26,9 +25,7 @@ alignment are left out, and so are frames outside of any token, unless --silence
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(
-        prog=PROGRAM, description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    top = command_parser("quality", __doc__, EPILOG)
     top.add_argument("--labels", required=True, metavar="FILE", help="cuts with labels, as label writes them")
     top.add_argument("--alignment", metavar="FILE", help="CTM of tokens, times from the start of the cut")
     top.add_argument("--silence", metavar="TOKEN", help="token of frames that the alignment leaves out")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.bin import run
+from toolkit.bin._arguments import command_parser
 from toolkit.errors import UserError
 from toolkit.files import atomic_write
 
@@ -43,10 +44,7 @@ class _PrintKeys(argparse.Action):
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser(
-        prog="python -m toolkit.bin.report", description=__doc__, epilog=EPILOG, formatter_class=formatter
-    )
+    top = command_parser("report", __doc__, EPILOG)
     top.add_argument(
         "--exp", metavar="DIR", type=Path, required=True, help="experiment folder; paths start from it"
     )

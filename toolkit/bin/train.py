@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from toolkit.bin import run
+from toolkit.bin._arguments import command_parser
 
 EPILOG = """
 examples:
@@ -23,14 +24,8 @@ that decode, embed, diarize, score and export take.
 
 def parser() -> argparse.ArgumentParser:
     """The command line; settings of the task are given as --section.key=value."""
-    result = argparse.ArgumentParser(
-        prog="python -m toolkit.bin.train",
-        description=__doc__,
-        usage="%(prog)s --config FILE --exp DIR [--section.key=value ...]",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    usage = "%(prog)s --config FILE --exp DIR [--section.key=value ...]"
+    result = command_parser("train", __doc__, EPILOG, usage=usage, allow_abbrev=False)
     result.add_argument(
         "--config", required=True, metavar="FILE", help="YAML whose key `task` says what is learned"
     )

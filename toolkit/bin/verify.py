@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from toolkit.bin import run
+from toolkit.bin._arguments import add_device, add_max_seconds, command_parser
 
 if TYPE_CHECKING:
     from toolkit.decode.embedding import Embeddings
@@ -28,12 +29,7 @@ score` for each, which `score eer` reads.
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(
-        prog="python -m toolkit.bin.verify",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    result = command_parser("verify", __doc__, EPILOG)
     trials = result.add_argument_group("a list of trials")
     trials.add_argument("--trials", metavar="FILE", help="pairs of recordings")
     trials.add_argument("--embeddings", metavar="FILE", help="embeddings of both sides, from `embed`")
@@ -41,10 +37,8 @@ def parser() -> argparse.ArgumentParser:
     files = result.add_argument_group("two recordings")
     files.add_argument("files", nargs="*", metavar="AUDIO", help="two audio files")
     files.add_argument("--model", metavar="DIR", help="model directory of a speaker model")
-    files.add_argument(
-        "--max-seconds", type=float, default=60, help="use so much of a recording (default: 60)"
-    )
-    files.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add_max_seconds(files, "only so much of a recording is used")
+    add_device(files)
     result.add_argument(
         "--cohort", metavar="FILE", help="embeddings of other speakers, whose mean is subtracted"
     )
