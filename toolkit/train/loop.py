@@ -147,7 +147,7 @@ class Trainer:
         self.meter = Meter(world.device)
         self.sigterm = self.stopping = False
         self.idle = 0
-        self.reported_at = time.monotonic()
+        self.reported_at = 0.0
 
     def _restore(self) -> list[str]:
         path, damaged = checkpoint.latest(self.checkpoints)
@@ -186,6 +186,7 @@ class Trainer:
         """Updates, with reports, validations and checkpoints when they are due."""
         config, state = self.config, self.state
         first, start, spent_before = state.update, time.monotonic(), state.elapsed
+        self.reported_at = start
         batches = iter(self._training_batches())
         pending = None
         while state.update < config.max_updates:
@@ -199,10 +200,13 @@ class Trainer:
                 self._check(pending)  # Here too a request to stop may be found.
                 self._report(bar(state.update, first, config.max_updates, time.monotonic() - start), pending)
                 pending = None
+            paused = time.monotonic()
             if last or (config.valid_every and state.update % config.valid_every == 0):
                 self._validate()
             if checkpoint_due or self.stopping:
                 self._save()
+            # The speed that is reported is that of training alone.
+            self.reported_at += time.monotonic() - paused
             if self.stopping and not last:
                 self.log.say(
                     f"stopped by SIGTERM at update {state.update}; the same command goes on from here"
