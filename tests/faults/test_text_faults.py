@@ -125,8 +125,8 @@ TEXTS: dict[str, tuple[str, Content, str]] = {
     ),
     "UEM of other recordings": (
         f"{DER} hyp.rttm --uem x",
-        "n 1 0 5\n",
-        "found no reference speech to score in 1 rec",
+        "n 1 0 5\no 1 0 5\n",
+        r"x: found the recording 'n' \(2 such\), which is not in the reference; expected .* such as 'm'",
     ),
     "UEM empty": (f"{DER} hyp.rttm --uem x", "", "x: found no region, expected lines"),
     "trials of unknown recordings": (

@@ -110,10 +110,15 @@ def _eer(args: argparse.Namespace) -> Output:
 
 
 def _der(args: argparse.Namespace) -> Output:
-    from toolkit.score import der, formats, table
+    from toolkit.score import ScoreError, der, formats, table
 
     ref, hyp = formats.read_rttm(args.ref), formats.read_rttm(args.hyp)
     uem = formats.read_uem(args.uem) if args.uem else None
+    if uem and ref and not uem.keys() & ref.keys():
+        raise ScoreError(
+            f"{args.uem}: found the recording {min(uem)!r} ({len(uem)} such), which is not in the reference; "
+            f"expected at least one that is, such as {min(ref)!r}"
+        )
     if args.extra == "ignore":
         hyp = {name: turns for name, turns in hyp.items() if name in ref}
     options = (args.collar, args.skip_overlap, args.extent, args.replications, args.seed)
