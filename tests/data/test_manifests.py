@@ -47,7 +47,11 @@ def test_written_manifests_are_read_back_and_byte_identical(tmp_path, corpus):
         opened = open_cuts(tmp_path / name)
         assert opened.is_lazy and len(opened) == 12
         assert list(opened) == list(opened) == list(CutSet.from_file(tmp_path / name))
-    assert len(list(open_cuts(tmp_path / "a.jsonl").filter(lambda cut: cut.duration > 0))) == 12
+    assert len(list(open_cuts(tmp_path / "a.jsonl").filter(_has_audio))) == 12
+
+
+def _has_audio(cut: MonoCut) -> bool:
+    return cut.duration > 0
 
 
 def test_mono_cut_is_what_lhotse_makes_of_the_file(corpus):
