@@ -93,8 +93,8 @@ speaker() {
   # The trials of `valid` are there to choose settings by.
   for set in valid real tts; do
     if [ ! -s "$data/trials_$set.txt" ]; then continue; fi
-    split=test
-    if [ $set = valid ]; then split=valid; fi
+    split="test"
+    if [ $set = valid ]; then split="valid"; fi
     python -m toolkit.bin.verify --trials "$data/trials_$set.txt" --embeddings "$exp/speaker/$split.safetensors" \
       --output "$exp/speaker/scores_$set.txt"
     python -m toolkit.bin.score eer --trials "$data/trials_$set.txt" --scores "$exp/speaker/scores_$set.txt" \
