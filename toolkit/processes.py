@@ -8,10 +8,16 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
-    """Ends this process when the one that started it is killed (Linux only; elsewhere nothing happens)."""
+def die_with_parent(parent: int | None = None) -> None:
+    """Ends this process when the one that started it is killed (Linux only; elsewhere nothing happens).
+
+    Args:
+        parent: process id of that one, if known; then this process also ends if it comes too late to be told.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if parent not in (None, os.getppid()):
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def die_with_torchrun() -> None:

@@ -4,11 +4,13 @@ Every rank walks the same stream and takes every world_size-th batch. So two pro
 accumulation over two batches, and a run goes on after an interruption exactly where it stopped.
 """
 
+import os
 import random
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -183,7 +185,7 @@ def _loader(
         sampler=IterableSampler(share),
         batch_size=None,
         num_workers=workers,
-        worker_init_fn=_start_worker if workers else None,
+        worker_init_fn=partial(_start_worker, os.getpid()) if workers else None,
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
     )
@@ -201,9 +203,9 @@ def _loader(
         ) from None
 
 
-def _start_worker(_: int) -> None:
+def _start_worker(parent: int, _: int) -> None:
     # PyTorch's own watch over the parent fails where a worker waits to hand over what nobody will take.
-    die_with_parent()
+    die_with_parent(parent)
     torch.set_num_threads(1)
     # A SIGTERM that reaches all processes of a job asks for a checkpoint, for which the workers are still needed; it is
     # the second one that ends them.
