@@ -128,6 +128,16 @@ TEXTS: dict[str, tuple[str, Content, str]] = {
         "n 1 0 5\no 1 0 5\n",
         r"x: found the recording 'n' \(2 such\), which is not in the reference; expected .* such as 'm'",
     ),
+    "UEM of silence": (
+        f"{DER} hyp.rttm --uem x",
+        "m 1 7 9\n",
+        "x: found no reference speech to score in the regions of the UEM, expected some",
+    ),
+    "reference RTTM empty": (
+        "score der --hyp ref.rttm --extra ignore --ref x",
+        "",
+        "x: found no reference speech to score in 0 recordings, expected some",
+    ),
     "UEM empty": (f"{DER} hyp.rttm --uem x", "", "x: found no region, expected lines"),
     "trials of unknown recordings": (
         f"{VERIFY} x",

@@ -88,6 +88,14 @@ def test_der(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "scored regions: uem" in capsys.readouterr().out
 
 
+def test_recordings_that_only_the_uem_names_are_scored(folder: Path) -> None:
+    Path("q.uem").write_text("m 1 0 5\nn 1 0 6\nq 1 0 10\n")
+    Path("s.rttm").write_text("SPEAKER s 1 0 4 <NA> <NA> 1 <NA> <NA>\n")
+    for extra in ("--hyp h.rttm other.rttm", "--hyp h.rttm other.rttm s.rttm --extra ignore"):
+        main(f"der --ref r.rttm --uem q.uem --json der.json {extra}".split())
+        assert json.loads(Path("der.json").read_text())["false_alarm_time"] == pytest.approx(1 + 4)
+
+
 BAD = [
     "wer --ref nowhere --hyp hyp",
     "wer --ref . --hyp hyp",
@@ -114,6 +122,7 @@ BAD = [
     "eer --trials trials --scores scores --utt2spk utt2spk",
     "der --ref r.rttm --hyp bad.rttm",
     "der --ref r.rttm --hyp other.rttm",
+    "der --ref r.rttm --hyp h.rttm other.rttm --uem m.uem",
     "der --ref none.rttm --hyp none.rttm",
     "der --ref r.rttm --hyp h.rttm --uem bad.uem",
     "der --ref r.rttm --hyp h.rttm --collar -1",
@@ -137,8 +146,9 @@ def test_the_line_is_named_from_the_shell_too(folder: Path) -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(root)}, check=False)
     assert done.returncode == 2
-    assert "error: trials:3: found the trial 'b c', which has no score in few (2 such)" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr == "score: error: trials:3: found the trial 'b c', which has no score in few (2 such)\n"
+    page = (root / "docs" / "scoring.md").read_text(encoding="utf-8")
+    assert f"    {done.stderr.replace('in few', 'in scores')}" in page
 
 
 def test_the_room_imports_nothing_heavy_and_nothing_of_the_toolkit(folder: Path) -> None:

@@ -159,6 +159,7 @@ def test_confusion_within_one_recording() -> None:
         ({"extent": "all"}, "extent 'all'"),
         ({"uem": {"a": [(20.0, 30.0)]}}, "no reference speech to score"),
         ({"hyp": {"b": [Turn(0, 1, "1")]}}, "recording 'b'"),
+        ({"hyp": {"b": [Turn(0, 1, "1")]}, "uem": {"a": [(0.0, 4.0)]}}, "recording 'b'"),
     ],
 )
 def test_impossible_requests_are_refused(options: dict, message: str) -> None:

@@ -120,9 +120,14 @@ def _der(args: argparse.Namespace) -> Output:
             f"expected at least one that is, such as {min(ref)!r}"
         )
     if args.extra == "ignore":
-        hyp = {name: turns for name, turns in hyp.items() if name in ref}
+        known = ref.keys() | (uem or {}).keys()
+        hyp = {name: turns for name, turns in hyp.items() if name in known}
     options = (args.collar, args.skip_overlap, args.extent, args.replications, args.seed)
-    result = der.score(ref, hyp, uem, *options)
+    try:
+        result = der.score(ref, hyp, uem, *options)
+    except der.NothingToScore as error:
+        files = [args.uem] if ref and args.uem else args.ref
+        raise ScoreError(f"{', '.join(files)}: {error}") from None
     return table.der_table(result), result.to_dict(), result.details()
 
 
@@ -189,7 +194,7 @@ def _add_der(commands: argparse._SubParsersAction) -> None:
         default="both",
         help="scored without --uem: the extent of both, or of the reference as md-eval (%(default)s)",
     )
-    _add_extra(command, "recordings of the hypothesis that are not in the reference")
+    _add_extra(command, "recordings of the hypothesis that neither reference nor UEM names")
     _add_output(command, "stretch of speech", draws=10000)
 
 

@@ -12,8 +12,7 @@ def resampled_sums(rows: np.ndarray, replications: int, seed: int) -> np.ndarray
     """Sums of `rows` drawn with replacement.
 
     Rows with equal entries are interchangeable, so only how often each distinct row comes up is drawn: the
-        same
-    distribution, at a cost that grows with the number of distinct rows (of error counts there are few).
+    same distribution, at a cost that grows with the number of distinct rows (of error counts there are few).
 
     Args:
         rows: (num_units, num_columns), one row for each unit that is drawn (an utterance, a recording).

@@ -15,6 +15,10 @@ from toolkit.score.recording import Recording, score_recording
 EXTENTS = ("both", "reference")
 
 
+class NothingToScore(ScoreError):
+    """The reference has no speech where it is scored."""
+
+
 @dataclass(frozen=True)
 class DerResult:
     """Figures of a set of recordings; every rate is a fraction.
@@ -138,14 +142,14 @@ def score(
         seed: of the bootstrap.
 
     Raises:
-        ScoreError: an impossible option, a recording of the hypothesis that is nowhere else, nothing to
-            score.
+        NothingToScore: the reference has no speech where it is scored.
+        ScoreError: an impossible option, or a recording of the hypothesis that is nowhere else.
     """
     if extent not in EXTENTS:
         raise ScoreError(f"found the extent {extent!r}, expected one of {', '.join(EXTENTS)}")
     if not 0 <= collar < np.inf:
         raise ScoreError(f"found the collar {collar:g}, expected at least 0 seconds")
-    if uem is None and (unknown := sorted(hyp.keys() - ref.keys())):
+    if unknown := sorted(hyp.keys() - ref.keys() - (uem or {}).keys()):
         raise ScoreError(
             f"found the recording {unknown[0]!r} ({len(unknown)} such) in the hypothesis, expected only "
             "recordings of the reference (a UEM names others, in which nobody speaks)"
@@ -156,7 +160,8 @@ def score(
         regions = uem[name] if uem is not None else _extent(ref_turns, hyp_turns if extent == "both" else ())
         recordings.append(score_recording(name, ref_turns, hyp_turns, regions, collar, skip_overlap))
     if not any(recording.scored for recording in recordings):
-        raise ScoreError(f"found no reference speech to score in {len(recordings)} recordings, expected some")
+        where = "the regions of the UEM" if uem is not None else f"{len(recordings)} recordings"
+        raise NothingToScore(f"found no reference speech to score in {where}, expected some")
     outside = 0 if uem is None else len(ref.keys() - uem.keys())
     kind = "uem" if uem is not None else extent
     return DerResult(recordings, outside, collar, skip_overlap, kind, replications, seed)

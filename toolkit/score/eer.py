@@ -263,7 +263,7 @@ def _cllr(llr: np.ndarray, points: Points) -> float:
 
 
 def _calibrated(points: Points) -> np.ndarray:
-    """The log-likelihood ratio of each point after the best monotone cali(isotonic regression)."""
+    """The log-likelihood ratio of each point after the best monotone calibration (isotonic regression)."""
     trials = points.targets + points.nontargets
     posterior = isotonic_regression(points.targets / trials, weights=trials, increasing=False).x
     # What is left of the rounding of means would else turn a posterior of 1 into slightly more.
