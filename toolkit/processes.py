@@ -1,4 +1,4 @@
-"""Processes that do not outlive the one that started them."""
+"""Processes: how many cores they have, and that they do not outlive the one that started them."""
 
 import ctypes
 import os
@@ -18,6 +18,11 @@ def die_with_parent(parent: int | None = None) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if parent not in (None, os.getppid()):
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def die_with_torchrun() -> None:

@@ -45,9 +45,10 @@ make_environment() {
 }
 
 use_environment() {
-  if requirements_met python; then return; fi
-  if [ -x "$venv/bin/python" ]; then PATH=$venv/bin:$PATH; fi
-  requirements_met python || environment_error "no Python environment with the toolkit's requirements in PATH or $venv;" \
+  # An environment that is named is used, whatever else is there.
+  if [ -z "${TOOLKIT_VENV:-}" ] && requirements_met python; then return; fi
+  PATH=$venv/bin:$PATH
+  { [ -x "$venv/bin/python" ] && requirements_met python; } || environment_error "no Python environment with the toolkit's requirements in ${TOOLKIT_VENV:-PATH or $venv};" \
     "make one with: $root/run.sh --stop-stage 1, or: pip install -e $root"
 }
 

@@ -19,13 +19,15 @@
 #   quick    true with --quick, else false: both are commands, so that `if $quick; then` works
 # and makes a relative TOOLKIT_EXP or TOOLKIT_DATA absolute.
 # A stage function runs in a subshell of its own with `set -euo pipefail`: it stops at the first command that fails and
-# its variables are not seen by others. There, $fresh is true when an earlier try was made with another command or
-# inputs, or --force was given; a stage that resumes half-done work must then drop it first.
+# its variables are not seen by others. A stage that resumes half-done work, such as training, begins with
+#   drop PATH ...
+# which removes what there is of an earlier try with another command or inputs, or before --force.
 #
 # A finished stage leaves a stamp and is not run again until its key changes. The key covers the text of its function and
 # of the recipe's functions that it calls, the values of the variables in them, --quick, and the content of its input
-# files. So list as inputs the configuration and the files of earlier stages that a stage reads: what depends on a change
-# is then redone, and nothing else. The code of the toolkit is not part of it: after changing that, use --force.
+# files. So list as inputs the scripts, the configuration and the files of earlier stages that a stage reads: what depends
+# on a change is then redone, and nothing else. An input that ends in ? may be missing. The code of the toolkit is not part
+# of the key: after changing that, use --force.
 #
 # Written for bash 3.2 and later.
 
@@ -91,6 +93,11 @@ run_stages() {
   fi
   [ -n "${exp:-}" ] || stage_error "the recipe must set exp, the experiment folder"
   use_environment
+  if $quick && [ -e "$exp/.stages/.full" ]; then
+    $_force || stage_error "$exp: holds results without --quick, which this would replace; give --force, or name other" \
+      "folders with TOOLKIT_EXP and TOOLKIT_DATA"
+    rm "$exp/.stages/.full"
+  fi
   for ((_index = _first; _index <= _last; _index++)); do
     if [ "$_named" = ' ' ] || [[ $_named == *" $_index "* ]]; then
       run_stage "$_index" "$_force" "$stage_command${_words[*]+ ${_words[*]}}"
@@ -100,20 +107,28 @@ run_stages() {
 
 # run_stage INDEX FORCE COMMAND: one stage, unless its stamp says that it is done. COMMAND is what the user typed.
 run_stage() {
-  local _name=${stage_names[$1 - 1]} _function=${stage_functions[$1 - 1]} _key _before='' _start _status fresh=false
+  local _name=${stage_names[$1 - 1]} _function=${stage_functions[$1 - 1]} _key _start _status
+  local _state='' _before='' _spent='' # the stamp: drop, begun or done; key; seconds of tries that were interrupted
   local _label="stage $1/${#stage_names[@]} $_name" _stamp="$exp/.stages/$_name"
   _key=$(stage_key "$1") || exit 2
-  if [ -f "$_stamp" ]; then _before=$(cat "$_stamp"); fi
-  if [ "$_before" = "done $_key" ] && ! $2; then
+  if [ -f "$_stamp" ]; then read -r _state _before _spent < "$_stamp"; fi
+  if [ "$_state $_before" = "done $_key" ] && ! $2; then
     echo "=== $_label: done before (--force does it again)"
     return
   fi
-  # shellcheck disable=SC2034  # fresh is for the stage's function
-  if $2 || { [ -n "$_before" ] && [ "${_before#* }" != "$_key" ]; }; then fresh=true; fi
+  if $2 || [ "$_state" = drop ] || [ "${_before:-$_key}" != "$_key" ]; then
+    # Stays so until the stage has dropped what is there, however often it is interrupted before.
+    _state=drop _spent=0
+  else
+    _state=begun _spent=${_spent:-0}
+  fi
   mkdir -p "$exp/.stages" || exit 2
+  $quick || : > "$exp/.stages/.full"
   echo "=== $_label: ${stage_texts[$1 - 1]} ($(date '+%H:%M:%S'))"
-  echo "begun $_key" > "$_stamp"
+  echo "$_state $_key $_spent" > "$_stamp"
   _start=$SECONDS
+  # shellcheck disable=SC2064  # as it is now
+  trap "stage_pause $(printf %q "$_stamp") $_start" EXIT
   # Not in a condition: bash ignores `set -e` in whatever stands in one.
   (
     set -euo pipefail
@@ -125,9 +140,25 @@ run_stage() {
       "to go on from here: $3" >&2
     exit $_status
   fi
+  trap - EXIT
   echo "done $_key" > "$_stamp"
-  stage_time "$_name" $((SECONDS - _start))
+  stage_time "$_name" $((_spent + SECONDS - _start))
   echo "=== $_label: done in $(stage_clock $((SECONDS - _start)))"
+}
+
+# drop PATH ...: for the start of a stage function; see above.
+drop() {
+  if [ "$_state" = drop ]; then
+    rm -rf "$@"
+    echo "begun $_key $_spent" > "$_stamp"
+  fi
+}
+
+# stage_pause STAMP START: adds the seconds since START to the stamp of a try that did not end.
+stage_pause() {
+  local state key spent
+  read -r state key spent < "$1"
+  echo "$state $key $((spent + SECONDS - $2))" > "$1"
 }
 
 # Prints a checksum of all that the result of stage INDEX depends on.
@@ -136,7 +167,14 @@ stage_key() {
   _text="quick=$quick"$'\n'$(stage_code "${stage_functions[$1 - 1]}") || return
   while IFS= read -r _input; do
     [ -n "$_input" ] || continue
-    [ -f "$_input" ] || stage_error "$_input: no such file, needed by stage ${stage_names[$1 - 1]}; run the stages before it"
+    case $_input in
+      *\?)
+        _input=${_input%\?}
+        [ -f "$_input" ] || continue
+        ;;
+    esac
+    [ -f "$_input" ] || stage_error "$_input: no such file, needed by stage ${stage_names[$1 - 1]}; run the stages before it," \
+      "with --force if they are said to be done"
     _text="$_text"$'\n'$(cksum "$_input") || return
   done <<< "${stage_inputs[$1 - 1]}"
   printf '%s' "$_text" | cksum | tr ' ' '-'
@@ -151,16 +189,25 @@ stage_code() {
     _seen="$_seen$_word "
     _body=$(declare -f "$_word") || stage_error "$_word: no such function in $(basename "$0")"
     printf '%s\n' "$_body"
-    for _word in $(printf '%s' "$_body" | grep -oE '[A-Za-z_][A-Za-z0-9_-]*' | sort -u); do
-      if declare -F "$_word" > /dev/null && [[ $_word != stage* && $_word != run_stage* ]]; then
+    for _word in $(printf '%s' "$_body" | stage_commands); do
+      if declare -F "$_word" > /dev/null && [[ $_word != stage* && $_word != run_stage* && $_word != drop ]]; then
         _todo="${_todo:+$_todo }$_word"
       fi
     done
     for _word in $(printf '%s' "$_body" | grep -oE '\$\{?[#!]?[A-Za-z][A-Za-z0-9_]*' | tr -d '${#!' | sort -u); do
-      case $_word in fresh | SECONDS | RANDOM | LINENO) continue ;; esac
+      case $_word in SECONDS | RANDOM | LINENO | BASHPID) continue ;; esac
       declare -p "$_word" 2> /dev/null || true
     done
   done
+}
+
+# Prints the first word of each command of a function's text, without repetition.
+stage_commands() {
+  tr ';|&(){}`' '\n' | awk '{
+    first = 1
+    while ($first ~ /^(if|then|else|elif|do|while|until|time|!)$/) first++
+    if ($first ~ /^[A-Za-z_][A-Za-z0-9_-]*$/) print $first
+  }' | sort -u
 }
 
 # stage_number WHAT WORD: prints the number of the stage that the word stands for, by number or name.
@@ -211,6 +258,6 @@ stage_help() {
 }
 
 stage_error() {
-  echo "$stage_command: error: $1" >&2
+  echo "$stage_command: error: $*" >&2
   exit 2
 }

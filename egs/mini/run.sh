@@ -13,39 +13,46 @@ if $quick; then
   portion=0.2 pretrain_updates=60 asr_updates=60 speaker_updates=40 diarization_updates=40
 fi
 
-stage fetch "recordings and transcripts, with checksums" fetch local/fetch.py local/checksums.txt
-fetch() { python local/fetch.py --data "$data"; }
+stage fetch "recordings and transcripts, with checksums" fetch local/{fetch,corpus}.py local/checksums.txt
+fetch() { python local/fetch.py --data "$data" --source "${TOOLKIT_MINI_SOURCE:-auto}"; }
 
-stage manifests "decode, check and split the recordings" manifests local/manifests.py "$data/source.txt"
+stage manifests "decode, check and split the recordings" manifests \
+  local/{manifests,corpus,sentences}.py "$data/source.txt"
 manifests() { python local/manifests.py --data "$data"; }
 
 stage voices "synthetic voices read training sentences" voices \
-  local/tts.py local/sentences.py local/tasks.py local/manifests.py "$data/source.txt"
+  local/{tts,sentences,tasks,corpus}.py "$data/source.txt" "$data/cuts_real_"{train,valid,test}".jsonl.gz?"
 voices() {
   python local/tts.py --data "$data" --speakers $voices --seconds $voice_seconds
   python local/tasks.py --data "$data"
 }
 
-stage meetings "simulated meetings" meetings local/meetings.py "$data/cuts_tts.jsonl.gz"
+stage meetings "simulated meetings" meetings \
+  local/{meetings,corpus}.py "$data/cuts_tts.jsonl.gz" "$data/cuts_real_"{train,test}".jsonl.gz?"
 # shellcheck disable=SC2086 # $meetings are several words
 meetings() { python local/meetings.py --data "$data" $meetings; }
 
-stage kmeans "cluster MFCC, label frames, measure the labels" kmeans "$data/cuts_pretrain_train.jsonl.gz"
+stage kmeans "cluster MFCC, label frames, measure the labels" kmeans \
+  "$data/cuts_pretrain_"{train,valid}.jsonl.gz "$data/phones_tts.ctm"
 kmeans() { label_frames 1 100 --cmvn; }
 
-stage pretrain "masked prediction of the MFCC labels" pretrain conf/pretrain.yaml "$exp/labels-1/train/cuts.jsonl.gz"
+stage pretrain "masked prediction of the MFCC labels" pretrain \
+  conf/pretrain.yaml "$exp/labels-1/"{train,valid}/cuts.jsonl.gz "$exp/labels-1/kmeans.safetensors"
 pretrain() { pretrain_on 1 100; }
 
-stage relabel "cluster a hidden layer, label and measure again" relabel "$exp/pretrain-1/model/model.safetensors"
+stage relabel "cluster a hidden layer, label and measure again" relabel \
+  "$exp/pretrain-1/model/model.safetensors" "$data/cuts_pretrain_"{train,valid}.jsonl.gz "$data/phones_tts.ctm"
 relabel() { label_frames 2 200 --model "$exp/pretrain-1/model" --layer 4; }
 
 stage pretrain2 "masked prediction of the hidden layer's labels" pretrain2 \
-  conf/pretrain.yaml "$exp/labels-2/train/cuts.jsonl.gz"
+  conf/pretrain.yaml "$exp/labels-2/"{train,valid}/cuts.jsonl.gz "$exp/labels-2/kmeans.safetensors" \
+  "$exp/pretrain-1/model/model.safetensors"
 pretrain2() { pretrain_on 2 200 --init.model="$exp/pretrain-1/model"; }
 
 stage asr "recognition: CTC from scratch and from the pretrained encoder" asr \
-  conf/asr.yaml "$exp/pretrain-2/model/model.safetensors" "$data/cuts_asr_train.jsonl.gz"
+  conf/asr.yaml "$exp/pretrain-2/model/model.safetensors" "$data/cuts_asr_"{train,valid}.jsonl.gz
 asr() {
+  drop "$exp/asr-scratch" "$exp/asr-pretrained"
   local settings=(--data.train="$data/cuts_asr_train.jsonl.gz" --data.valid="$data/cuts_asr_valid.jsonl.gz"
     "--train.max_updates=$asr_updates")
   train asr-scratch conf/asr.yaml "${settings[@]}"
@@ -53,35 +60,39 @@ asr() {
 }
 
 stage decode "recognise held-out sentences, word error rates" decode \
-  "$exp/asr-scratch/model/model.safetensors" "$exp/asr-pretrained/model/model.safetensors"
+  "$exp/asr-"{scratch,pretrained}/model/model.safetensors "$data/cuts_asr_test.jsonl.gz"
 decode() {
+  drop "$exp/decode"
   local system reference=$data/cuts_asr_test.jsonl.gz
   for system in scratch pretrained; do
-    python -m toolkit.bin.decode --model "$exp/asr-$system/model" --cuts "$reference" --out "$exp/asr-$system/test"
+    python -m toolkit.bin.decode --model "$exp/asr-$system/model" --cuts "$reference" --out "$exp/decode/$system"
   done
-  python -m toolkit.bin.score wer --ref "$reference" --hyp "$exp/asr-scratch/test/text" \
-    --json "$exp/asr-scratch/wer.json" --details "$exp/asr-scratch/wer.txt"
-  python -m toolkit.bin.score wer --ref "$reference" --hyp "$exp/asr-pretrained/test/text" \
-    --baseline "$exp/asr-scratch/test/text" --json "$exp/asr-pretrained/wer.json" --details "$exp/asr-pretrained/wer.txt"
-  python -m toolkit.bin.decode --model "$exp/asr-pretrained/model" --cuts "$reference" \
-    --out "$exp/asr-pretrained/alignment" --align
+  python -m toolkit.bin.score wer --ref "$reference" --hyp "$exp/decode/scratch/text" \
+    --json "$exp/decode/scratch/wer.json" --details "$exp/decode/scratch/wer.txt"
+  python -m toolkit.bin.score wer --ref "$reference" --hyp "$exp/decode/pretrained/text" \
+    --baseline "$exp/decode/scratch/text" --json "$exp/decode/pretrained/wer.json" --details "$exp/decode/pretrained/wer.txt"
+  python -m toolkit.bin.decode --model "$exp/asr-pretrained/model" --cuts "$reference" --out "$exp/decode/alignment" --align
 }
 
 stage quality "label quality against the recogniser's alignment of real recordings" quality \
-  "$exp/asr-pretrained/model/model.safetensors" "$exp/labels-2/train/cuts.jsonl.gz"
+  "$exp/asr-pretrained/model/model.safetensors" "$data/cuts_asr_train.jsonl.gz" "$exp/labels-"{1,2}/train/cuts.jsonl.gz \
+  "$exp/labels-"{1,2}/kmeans.safetensors
 quality() {
-  local iteration alignment=$exp/asr-pretrained/alignment-train
+  drop "$exp/quality"
+  local iteration
   python -m toolkit.bin.decode --model "$exp/asr-pretrained/model" --cuts "$data/cuts_asr_train.jsonl.gz" \
-    --out "$alignment" --align
+    --out "$exp/quality/alignment" --align
   for iteration in 1 2; do
     python -m toolkit.bin.quality --labels "$exp/labels-$iteration/train/cuts.jsonl.gz" \
-      --alignment "$alignment/tokens.ctm" --json "$exp/labels-$iteration/quality_real.json"
+      --alignment "$exp/quality/alignment/tokens.ctm" --json "$exp/quality/labels-$iteration.json"
   done
 }
 
 stage speaker "speaker verification: fine-tune, embed, score trials" speaker \
-  conf/speaker.yaml "$exp/pretrain-2/model/model.safetensors" "$data/cuts_speaker_train.jsonl.gz"
+  conf/speaker.yaml "$exp/pretrain-2/model/model.safetensors" "$data/cuts_speaker_"{train,valid}.jsonl.gz \
+  "$data/cuts_trials_"{valid,test}.jsonl.gz "$data/trials_"{valid,tts}.txt "$data/trials_real.txt?"
 speaker() {
+  drop "$exp/speaker"
   local set split
   train speaker conf/speaker.yaml --data.train="$data/cuts_speaker_train.jsonl.gz" \
     --data.valid="$data/cuts_speaker_valid.jsonl.gz" --train.max_updates=$speaker_updates \
@@ -103,8 +114,10 @@ speaker() {
 }
 
 stage diarization "diarization: fine-tune on meetings, cluster, score" diarization \
-  conf/diarization.yaml "$exp/speaker/model/model.safetensors" "$data/cuts_meetings_train.jsonl.gz"
+  conf/diarization.yaml local/best.py "$exp/pretrain-2/model/model.safetensors" "$exp/speaker/model/model.safetensors" \
+  "$data/cuts_meetings_"{train,valid,test}.jsonl.gz "$data/ref_meetings_"{valid,test}.{rttm,uem}
 diarization() {
+  drop "$exp/diarization"
   local set threshold
   train diarization conf/diarization.yaml --data.train="$data/cuts_meetings_train.jsonl.gz" \
     --data.valid="$data/cuts_meetings_valid.jsonl.gz" --train.max_updates=$diarization_updates \
@@ -121,16 +134,17 @@ diarization() {
   # Meetings of real voices and of synthetic ones are scored apart.
   for set in real tts; do
     if ! grep -q "sim-$set" "$data/ref_meetings_test.uem"; then continue; fi
-    grep "sim-$set" "$data/ref_meetings_test.rttm" > "$exp/diarization/ref_$set.rttm"
-    grep "sim-$set" "$data/ref_meetings_test.uem" > "$exp/diarization/$set.uem"
-    grep "sim-$set" "$exp/diarization/test.rttm" > "$exp/diarization/hyp_$set.rttm"
+    lines_with "sim-$set" "$data/ref_meetings_test.rttm" > "$exp/diarization/ref_$set.rttm"
+    lines_with "sim-$set" "$data/ref_meetings_test.uem" > "$exp/diarization/$set.uem"
+    lines_with "sim-$set" "$exp/diarization/test.rttm" > "$exp/diarization/hyp_$set.rttm"
     python -m toolkit.bin.score der --ref "$exp/diarization/ref_$set.rttm" --hyp "$exp/diarization/hyp_$set.rttm" \
       --uem "$exp/diarization/$set.uem" --json "$exp/diarization/der_$set.json"
   done
 }
 
-stage report "the table and exp/report.html" report conf/report.yaml "$exp/asr-pretrained/wer.json" \
-  "$exp/speaker/eer_tts.json" "$exp/diarization/der_tts.json"
+stage report "the table and exp/report.html" report conf/report.yaml \
+  "$exp/decode/"{scratch,pretrained}/wer.json "$exp/labels-"{1,2}/quality_tts.json "$exp/quality/labels-"{1,2}.json \
+  "$exp/speaker/eer_tts.json" "$exp/diarization/der_tts.json" "$exp/speaker/eer_real.json?" "$exp/diarization/der_real.json?"
 report() {
   cp conf/report.yaml "$exp/report.yaml"
   if [ "$(cat "$data/source.txt")" = espeak ]; then
@@ -141,6 +155,9 @@ report() {
   echo "The page: $exp/report.html"
 }
 
+# lines_with WORD FILE: like grep, but it is no failure if there are none.
+lines_with() { awk -v word="$1" 'index($0, word)' "$2"; }
+
 # diarize_meetings SPLIT THRESHOLD RTTM
 diarize_meetings() {
   python -m toolkit.bin.diarize --model "$exp/diarization/model" --speaker-model "$exp/speaker/model" \
@@ -150,7 +167,7 @@ diarize_meetings() {
 # label_frames ITERATION CLUSTERS [what kmeans is told about the features]
 label_frames() {
   local split folder=$exp/labels-$1
-  if $fresh; then rm -rf "$folder"; fi
+  drop "$folder"
   python -m toolkit.bin.kmeans --cuts "$data/cuts_pretrain_train.jsonl.gz" --out "$folder/kmeans.safetensors" \
     --clusters "$2" --frame-shift 0.04 --portion $portion "${@:3}"
   for split in train valid; do
@@ -163,6 +180,7 @@ label_frames() {
 
 # pretrain_on ITERATION CLUSTERS [settings]
 pretrain_on() {
+  drop "$exp/pretrain-$1"
   train "pretrain-$1" conf/pretrain.yaml --data.train="$exp/labels-$1/train/cuts.jsonl.gz" \
     --data.valid="$exp/labels-$1/valid/cuts.jsonl.gz" --objective.num_classes="$2" \
     --train.max_updates=$pretrain_updates "${@:3}"
@@ -171,14 +189,12 @@ pretrain_on() {
 # train EXPERIMENT CONFIGURATION [settings]: two batches make an update, on two cores or GPUs where there are two, else
 # one after the other; the result is the same.
 train() {
-  local restart='' devices
-  if $fresh; then restart=--restart; fi
-  devices=$(python -c 'import os, torch; print(torch.cuda.device_count() or len(os.sched_getaffinity(0)))')
+  local devices
+  devices=$(python -c 'import torch; from toolkit.processes import num_cores; print(torch.cuda.device_count() or num_cores())')
   if [ "$devices" -ge 2 ]; then
-    OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 -m toolkit.bin.train --config "$2" --exp "$exp/$1" \
-      ${restart:+"$restart"} "${@:3}"
+    OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 -m toolkit.bin.train --config "$2" --exp "$exp/$1" "${@:3}"
   else
-    python -m toolkit.bin.train --config "$2" --exp "$exp/$1" --train.accumulation=2 ${restart:+"$restart"} "${@:3}"
+    python -m toolkit.bin.train --config "$2" --exp "$exp/$1" --train.accumulation=2 "${@:3}"
   fi
 }
 

@@ -18,19 +18,23 @@ count=5; if $quick; then count=2; fi
 
 stage numbers "writes the numbers" numbers
 stage add-up "adds them up" add_up conf/sum.txt "$exp/numbers"
-stage last "says good-bye" last
+stage last "says good-bye" last conf/last.txt?
 
 numbers() {{
-  note numbers "fresh=$fresh"
+  note numbers
   seq 1 $count > "$exp/numbers"
 }}
 
 add_up() {{
-  note add-up "fresh=$fresh"
+  note add-up
   awk '{{ sum += $1 }} END {{ print sum }}' "$exp/numbers" > "$exp/sum"
 }}
 
-last() {{ note last "fresh=$fresh"; }}
+last() {{
+  drop "$exp/left"
+  note last "$(cat "$exp/left" 2> /dev/null)"
+  echo numbers >> "$exp/left"
+}}
 
 note() {{ echo "$@" >> "$exp/log"; }}
 
@@ -121,7 +125,7 @@ def test_what_changed_is_done_again_and_what_depends_on_it(recipe: Recipe) -> No
     recipe.run()
     recipe.edit("good-bye", "see you")  # a description is no part of the work
     assert recipe.ran() == []
-    recipe.edit('echo "$@"', 'echo  "$@" ""')  # a helper that all three call
+    recipe.edit('echo "$@"', 'echo "$@" ""')  # a helper that all three call
     assert recipe.ran() == ["numbers", "add-up", "last"]
     recipe.edit("{ sum += $1 }", "{ sum += $1 * $1 }")
     assert recipe.ran() == ["add-up"]
@@ -131,25 +135,64 @@ def test_what_changed_is_done_again_and_what_depends_on_it(recipe: Recipe) -> No
     assert recipe.ran() == ["add-up"]
     recipe.edit("last() {", "last() {\n# a comment\n")
     assert recipe.ran() == []
+    (recipe.folder / "conf/last.txt").write_text("may be missing\n")
+    assert recipe.ran() == ["last"]
+    # The name of a stage's function is also a word in what another stage writes.
+    recipe.edit("seq 1 $count", "seq 2 $count")
+    assert recipe.ran() == ["numbers", "add-up"]
 
 
-def test_quick_is_another_command(recipe: Recipe) -> None:
-    recipe.run()
+def test_quick_is_another_command_that_replaces_no_full_run(recipe: Recipe) -> None:
     assert recipe.ran("--quick") == ["numbers", "add-up", "last"]
     assert (recipe.folder / "exp/sum").read_text() == "3\n"
     assert recipe.ran("--quick") == []
     assert recipe.ran() == ["numbers", "add-up", "last"]
+    text = recipe.run("--quick", code=2)
+    assert "exp: holds results without --quick" in text and text.count("\n") == 1
+    assert (recipe.folder / "exp/sum").read_text() == "15\n"
+    assert recipe.ran("--quick", "--force") == ["numbers", "add-up", "last"]
+    assert recipe.ran("--quick") == []
 
 
-def test_fresh_tells_work_to_drop_from_work_to_resume(recipe: Recipe) -> None:
-    assert recipe.log("last") == ["last fresh=false"]
-    assert recipe.log("last", "--force") == ["last fresh=true"]
-    assert recipe.log("last", "--quick") == ["last fresh=true"]
-    recipe.edit('fresh=$fresh"; }', 'fresh=$fresh"; [ -e go ]; }')
-    recipe.run("last", "--quick", code=1)
-    recipe.run("last", "--quick", code=1)
+def test_what_to_resume_is_kept_and_what_to_do_anew_is_dropped(recipe: Recipe) -> None:
+    left = recipe.folder / "exp/left"
+    recipe.edit('echo numbers >> "$exp/left"', 'echo half >> "$exp/left"; [ -e go ]')
+    recipe.run(code=1)
+    recipe.run(code=1)
+    assert left.read_text() == "half\nhalf\n"
     (recipe.folder / "go").touch()
-    assert recipe.log("last", "--quick") == ["last fresh=false"]
+    assert recipe.log("last")[0] == "last half"
+    assert recipe.log("last") == []
+    assert recipe.log("last", "--force") == ["last "]
+    recipe.edit("half", "another command")
+    assert recipe.log("last") == ["last "]
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_half_done_work_for_other_inputs_does_not_survive_an_interruption(recipe: Recipe, where: str) -> None:
+    """Killed before it is dropped, it is dropped at the next start; work that came later is kept."""
+    recipe.run()
+    stop = "[ -e go ] || kill -9 $$ $BASHPID"
+    old = '  drop "$exp/left"\n'
+    recipe.edit(
+        old, f"  {stop}\n{old}" if where == "before" else f'{old}  echo new >> "$exp/left"\n  {stop}\n'
+    )
+    recipe.run(code=-9)
+    (recipe.folder / "go").touch()
+    assert recipe.log() == [
+        "last " if where == "before" else "last new",
+        *(["new"] if where == "after" else []),
+    ]
+
+
+def test_times_include_interrupted_tries(recipe: Recipe) -> None:
+    recipe.edit('echo numbers >> "$exp/left"', "[ -e go ] || { sleep 1.5; exit 1; }")
+    recipe.run(code=1)
+    recipe.run(code=1)
+    (recipe.folder / "go").touch()
+    recipe.run()
+    times = [json.loads(line) for line in (recipe.folder / "exp/times.jsonl").read_text().splitlines()]
+    assert times[-1]["stage"] == "last" and times[-1]["seconds"] >= 2
 
 
 def test_a_recipe_may_use_any_name_for_its_variables(recipe: Recipe) -> None:
@@ -167,11 +210,11 @@ def test_a_recipe_may_use_any_name_for_its_variables(recipe: Recipe) -> None:
         "number",
     ]
     recipe.edit("count=5;", " ".join(f"{name}=mine" for name in names) + "; count=5;")
-    recipe.edit("last() {", "last() { note last " + " ".join(f"${name}" for name in names) + ";")
-    assert recipe.log("last")[0] == "last" + " mine" * len(names)
+    recipe.edit("note last ", "note last " + " ".join(f"${name}" for name in names) + " ")
+    assert recipe.log("last")[0].split() == ["last", *["mine"] * len(names)]
     assert recipe.ran("last") == []
     recipe.edit("word=mine", "word=yours")
-    assert recipe.ran("last") == ["last", "last"]
+    assert recipe.ran("last") == ["last"]
 
 
 def test_failing_stage_stops_with_its_code_and_says_how_to_go_on(recipe: Recipe) -> None:
@@ -214,7 +257,10 @@ def test_help_lists_the_stages_and_runs_nothing(recipe: Recipe) -> None:
         (["--stage", "4"], "--stage 4: no such stage; expected 1 to 3 or one of: numbers add-up last"),
         (["nubmers"], "argument nubmers: no such stage"),
         (["--fast"], "--fast: unknown option; expected --quick"),
-        (["add-up"], "exp/numbers: no such file, needed by stage add-up; run the stages before it"),
+        (
+            ["add-up"],
+            "exp/numbers: no such file, needed by stage add-up; run the stages before it, with --force",
+        ),
     ],
 )
 def test_mistakes_get_one_line(recipe: Recipe, arguments: list[str], message: str) -> None:
@@ -254,6 +300,15 @@ def test_a_complete_environment_is_used_without_pip(root: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout == f"Using the environment {sys.prefix}; it has all that is needed.\n"
+
+
+def test_a_recipe_uses_the_environment_that_is_named(root: Path, tmp_path: Path) -> None:
+    run = environment(root, "use_environment && command -v python", TOOLKIT_VENV=str(tmp_path / "venv"))
+    assert run.returncode == 2 and str(tmp_path / "venv") in run.stderr and run.stderr.count("\n") == 1
+    run = environment(
+        root, "use_environment && command -v python", TOOLKIT_VENV=sys.prefix, PATH="/usr/bin:/bin"
+    )
+    assert run.stdout == f"{sys.prefix}/bin/python\n", run.stderr
 
 
 def test_without_python_one_line_says_what_is_missing(root: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from toolkit.bin import run
 from toolkit.bin._arguments import command_parser
 from toolkit.errors import UserError
 from toolkit.files import write_json
+from toolkit.processes import num_cores
 from toolkit.requirements import EXTRAS, Requirement, check, lookup, modules
 
 EPILOG = """states:
@@ -118,7 +119,7 @@ def _module(distribution: str) -> str | None:
 def devices() -> list[Finding]:
     """Processor, GPUs, and what makes them fast."""
     group = "devices"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = num_cores()
     processor = f"{cores} cores, {platform.machine()}"
     try:
         import torch
