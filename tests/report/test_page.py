@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.bin import report, run
+from toolkit.report.results import read_metrics
 
 KINDS = {"curves": 2, "wer": 1, "det": 1, "timeline": 1, "alignment": 1, "quality": 1, "times": 1}
 
@@ -152,6 +153,7 @@ def test_numbers_are_those_of_the_files(html: str, made: Path, experiment: Path)
         f"{100 * wer['wer_low']:.2f} to {100 * wer['wer_high']:.2f}",
         f"{100 * new['wer_difference']:.2f} %",
         f"{100 * eer['eer']:.2f} %",
+        f"{100 * eer['eer_low']:.2f} to {100 * eer['eer_high']:.2f} over trials",
         f"{eer['min_dcf_p0.01']:.3f}",
         f"{100 * der['der']:.2f} %",
         f"{100 * der['jer']:.2f} %",
@@ -311,6 +313,26 @@ def test_posteriors_that_cannot_be_read(fails: Callable, tmp_path: Path) -> None
     (tmp_path / "u1.npz").write_bytes(b"not a zip")
     files = f"cuts: data/cuts.jsonl.gz, ctm: asr/align.ctm, posteriors: {tmp_path}"
     assert "u1.npz" in fails(f"sections: [{{kind: alignment, {files}}}]")
+
+
+def test_details_that_were_cut_off(fails: Callable, tmp_path: Path) -> None:
+    (tmp_path / "wer.txt").write_text("u1 ref one\nu1 hyp one\nu1 op C\nu1\n")
+    details = f"details: {{a: {tmp_path}/wer.txt}}"
+    error = fails(f"sections: [{{kind: wer, systems: {{a: asr/wer.json}}, {details}}}]")
+    assert "wer.txt:4: found 'u1', expected `id ref|hyp|op|#csid ...`" in error
+
+
+def test_the_interval_of_the_eer_names_what_was_drawn(
+    fails: Callable, experiment: Path, tmp_path: Path
+) -> None:
+    content = json.loads((experiment / "speaker/eer.json").read_text())
+    (tmp_path / "eer.json").write_text(json.dumps(content | {"bootstrap_unit": "speakers"}))
+    kind, (eer, *others), scored_on = read_metrics(tmp_path / "eer.json")
+    assert (kind, scored_on) == ("eer", "60 trials") and eer.cells[1].endswith(" over speakers")
+    assert all(not metric.cells[1] for metric in others)
+    (tmp_path / "eer.json").write_text(json.dumps(content | {"bootstrap_unit": None}))
+    error = fails(f"results: [{{name: a, file: {tmp_path}/eer.json}}]")
+    assert "eer.json: bootstrap_unit: found None, expected 'trials' or 'speakers'" in error
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty"])

@@ -146,7 +146,9 @@ def test_the_line_is_named_from_the_shell_too(folder: Path) -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(root)}, check=False)
     assert done.returncode == 2
-    assert done.stderr == "score: error: trials:3: found the trial 'b c', which has no score in few (2 such)\n"
+    assert (
+        done.stderr == "score: error: trials:3: found the trial 'b c', which has no score in few (2 such)\n"
+    )
     page = (root / "docs" / "scoring.md").read_text(encoding="utf-8")
     assert f"    {done.stderr.replace('in few', 'in scores')}" in page
 

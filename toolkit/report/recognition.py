@@ -70,10 +70,10 @@ def _read_details(path: Path) -> dict[str, Columns]:
     """Utterance -> alignment, from the lines `id ref|hyp|op ...` that `score wer --details` writes."""
     rows: dict[str, dict[str, list[str]]] = {}
     for line, text in read_lines(path):
-        name, kind, *words = text.split()
-        if kind not in ("ref", "hyp", "op", "#csid"):
+        fields = text.split()
+        if len(fields) < 2 or fields[1] not in ("ref", "hyp", "op", "#csid"):
             raise malformed(path, line, text, "`id ref|hyp|op|#csid ...` as `score wer --details` writes")
-        rows.setdefault(name, {})[kind] = words
+        rows.setdefault(fields[0], {})[fields[1]] = fields[2:]
     aligned = {}
     for name, row in rows.items():
         parts = [row.get(kind, []) for kind in ("ref", "hyp", "op")]

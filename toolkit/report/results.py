@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit.errors import UserError
 from toolkit.report.bars import duration
 from toolkit.report.reading import Content, kind_of, read_content, read_times
 
@@ -32,6 +33,7 @@ class Metric:
         value, low, high: the figure and its 95 % interval; nan where there is none.
         unit: "%" (of a fraction), "seconds", or "" (three decimals).
         headline: whether the table lists it unasked.
+        over: what the bootstrap of the interval drew, where the table does not say so elsewhere.
     """
 
     key: str
@@ -41,6 +43,7 @@ class Metric:
     high: float = math.nan
     unit: str = "%"
     headline: bool = True
+    over: str = ""
 
     def text(self, value: float) -> str:
         """A value of this metric without its unit; durations with it."""
@@ -54,7 +57,8 @@ class Metric:
         unit = " %" if self.unit == "%" else ""
         known = not math.isnan(self.low + self.high)
         interval = f"{self.text(self.low)} to {self.text(self.high)}" if known else ""
-        return f"{self.text(self.value)}{unit}", interval
+        over = f" over {self.over}" if interval and self.over else ""
+        return f"{self.text(self.value)}{unit}", interval + over
 
 
 def read_metrics(path: Path, *kinds: str) -> tuple[str, list[Metric], str]:
@@ -93,8 +97,13 @@ def _wer(content: Content) -> tuple[list[Metric], str]:
 
 
 def _eer(content: Content) -> tuple[list[Metric], str]:
-    number = content.number
-    metrics = [Metric("EER", "EER", number("eer"), number("eer_low"), number("eer_high"))]
+    number, drawn = content.number, content.keys.get("bootstrap_unit")
+    if drawn not in ("trials", "speakers"):
+        raise UserError(
+            f"{content.path}: bootstrap_unit: found {drawn!r:.40}, expected 'trials' or 'speakers'"
+        )
+    # An interval over trials is too narrow where few speakers share them, so the table names the unit.
+    metrics = [Metric("EER", "EER", number("eer"), number("eer_low"), number("eer_high"), over=drawn)]
     for prior in content.items("p_target", int | float):
         metrics.append(Metric("minDCF", f"minDCF (p={prior:g})", number(f"min_dcf_p{prior:g}"), unit=""))
     metrics.append(Metric("Cllr", "Cllr (bits)", number("cllr"), unit=""))
