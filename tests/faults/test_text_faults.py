@@ -45,6 +45,11 @@ TEXTS: dict[str, tuple[str, Content, str]] = {
         "x:3: found 'a again .first on line 1.', expected",
     ),
     "reference empty": ("score wer --hyp hyp --ref x", "", "x: found no utterance, expected at least one"),
+    "reference without transcripts": (
+        "score wer --hyp hyp --ref x.jsonl",
+        '{"id": "a", "supervisions": []}\n',
+        "x.jsonl: found no text in its cuts .1., expected at least one",
+    ),
     "reference without words": (
         "score wer --hyp hyp --ref x",
         "a\nb\n",

@@ -66,6 +66,43 @@ def test_missing_hypotheses_count_as_deletions_when_asked(
     assert "counted as deleted: 2" in capsys.readouterr().out
 
 
+def test_what_the_baseline_lacks_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("more").write_text("a1 the cat sat\nb2 z\n")
+    main("wer --ref ref --hyp hyp --baseline more --missing empty --extra ignore --json wer.json".split())
+    content = json.loads(Path("wer.json").read_text(encoding="utf-8"))
+    assert content["missing_hypotheses"] == content["extra_hypotheses"] == 0
+    assert content["baseline_missing_hypotheses"] == 2 and content["baseline_extra_hypotheses"] == 1
+    table = capsys.readouterr().out
+    assert "baseline: utterances without a hypothesis, their words counted as deleted: 2" in table
+    assert "baseline: hypotheses without a reference, left out: 1" in table
+
+
+def test_digits_in_a_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, digits in (("text", "1 2 3 4 5"), ("digits", "1 2 3 4 6")):
+        Path(name).write_text(f"u1 {digits}\n")
+    main("wer --ref text --hyp digits --json wer.json".split())
+    content = json.loads(Path("wer.json").read_text(encoding="utf-8"))
+    assert (content["wer"], content["words"]) == (pytest.approx(0.2), 5)
+    assert "format told by the content: digits is text\n" in capsys.readouterr().out
+    main("wer --ref text --hyp digits --hyp-format text".split())
+    assert "format told" not in capsys.readouterr().out
+
+
+def test_recordings_without_a_transcript(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from lhotse import CutSet
+
+    from toolkit.data.manifests import mono_cut
+
+    cuts = [mono_cut("a1", "a1.wav", 16000, text="the cat sat"), mono_cut("a2", "a2.wav", 16000)]
+    CutSet.from_cuts(cuts).to_file("cuts.jsonl.gz")
+    Path("text").write_text("a1 the cat\na2 who knows\n")
+    main("wer --ref cuts.jsonl.gz --hyp text --json wer.json".split())
+    content = json.loads(Path("wer.json").read_text(encoding="utf-8"))
+    assert (content["words"], content["deletions"], content["utterances"]) == (3, 1, 1)
+    assert (content["extra_hypotheses"], content["references_without_text"]) == (0, 1)
+    assert "cuts of the reference without a text, left out: 1" in capsys.readouterr().out
+
+
 def test_eer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main("eer --trials trials --scores scores --p-target 0.1 --json eer.json --details eer.txt".split())
     content = json.loads(Path("eer.json").read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ import pytest
 
 from toolkit.score import ScoreError
 from toolkit.score.matching import Matched, match, normalise
-from toolkit.score.transcripts import read_transcripts, read_utt2spk
+from toolkit.score.transcripts import IGNORED, read_transcripts, read_utt2spk
 
 STM = """\
 ;; a comment
@@ -52,7 +52,8 @@ def matched(folder: Path, ref: tuple[str, str], hyp: tuple[str, str], **options:
     ("name", "text", "format"),
     [
         ("text", "utt1 one two\nutt2\n", "text"),
-        ("hyp.txt", "one two (utt1)\n(utt2)\n", "trn"),
+        ("hyp.txt", "utt1 one two\nutt2\n", "text"),
+        ("hyp", "one two (utt1)\n(utt2)\n", "trn"),
         ("hyp.trn", "one two (utt1)\n(utt2)\n", "trn"),
         ("hyp.jsonl", '{"id": "utt1", "text": "one two"}\n{"id": "utt2", "text": ""}\n', "cuts"),
         ("hyp", '{"id": "utt1", "supervisions": [{"start": 0, "text": "one two"}]}\n', "cuts"),
@@ -72,6 +73,57 @@ def test_the_format_is_told_by_the_content_and_can_be_overridden(tmp_path: Path)
     assert read_transcripts(digits).format == "text"
     parenthesis = write(tmp_path / "d", "utt1 well (yes)\n")
     assert read_transcripts(parenthesis, "text").utterances["utt1"].text == "well (yes)"
+
+
+@pytest.mark.parametrize("name", ["text", "ref.txt", "text.gz", "digits"])
+def test_words_that_are_digits_stay_words(tmp_path: Path, name: str) -> None:
+    content = "u1 1 2 3 4 5\nu2 1 7 8 9 10 11\n"
+    if name.endswith(".gz"):
+        (tmp_path / name).write_bytes(gzip.compress(content.encode()))
+    else:
+        write(tmp_path / name, content)
+    read = read_transcripts(tmp_path / name)
+    assert (read.format, read.guessed) == ("text", name == "digits")
+    assert [utterance.text for utterance in read.utterances.values()] == ["1 2 3 4 5", "1 7 8 9 10 11"]
+
+
+def test_a_name_decides_before_the_content(tmp_path: Path) -> None:
+    for name, format in (("text", "text"), ("a.txt", "text"), ("a", "ctm"), ("a.ctm", "ctm")):
+        read = read_transcripts(write(tmp_path / name, "f 1 0.50 0.25 word\n"))
+        assert (read.format, read.guessed) == (format, name == "a")
+    assert not read_transcripts(tmp_path / "a", "ctm").guessed
+
+
+@pytest.mark.parametrize(
+    ("segments", "texts"),
+    [
+        (["<o> hello world"], ["hello world"]),
+        (["<NA> hello", "<o,f0> <unk> world", "<o>"], ["hello", "<unk> world", ""]),
+        (["<o> hello", "IGNORE_TIME_SEGMENT_IN_SCORING", ""], ["hello", IGNORED, ""]),
+        (["<o> hello", "<o> IGNORE_TIME_SEGMENT_IN_SCORING"], ["hello", IGNORED]),
+        (["<unk> hello", "world", "<unk>"], ["<unk> hello", "world", "<unk>"]),
+        (["<o,f0> hello", "<unk> world", "and"], ["hello", "<unk> world", "and"]),
+    ],
+)
+def test_labels_of_an_stm(tmp_path: Path, segments: list[str], texts: list[str]) -> None:
+    lines = [f"rec A anna {start} {start + 1} {words}\n" for start, words in enumerate(segments)]
+    pieces = read_transcripts(write(tmp_path / "a.stm", "".join(lines))).pieces
+    assert [piece.text.lower() for piece in pieces] == texts
+
+
+def test_cuts_without_a_text_are_left_out_of_the_reference(tmp_path: Path) -> None:
+    spoken = '{"id": "a", "supervisions": [{"start": 0, "text": "one", "speaker": "anna"}]}\n'
+    untranscribed = '{"id": "b", "supervisions": [{"start": 0}]}\n{"id": "c", "supervisions": []}\n'
+    ref, hyp = ("a.jsonl", spoken + untranscribed), ("text", "a one\nb two\n")
+    result = matched(tmp_path, ref, hyp)
+    assert (result.refs, result.hyps, result.speakers) == ({"a": "one"}, {"a": "one"}, {"a": "anna"})
+    assert (result.missing, result.extra, result.untranscribed) == (0, 0, 2)
+    with pytest.raises(ScoreError, match="found 'd' .1 such., which is not in"):
+        matched(tmp_path, ref, ("text", "a one\nd two\n"))
+    with pytest.raises(ScoreError, match="ref-a.jsonl: found no text in its cuts .2.,"):
+        matched(tmp_path, ("a.jsonl", untranscribed), hyp)
+    with pytest.raises(ScoreError, match="found 'b' .1 such., which has no hypothesis"):
+        matched(tmp_path, ("text", "a one\nb two\n"), ref, extra="ignore")
 
 
 def test_manifests_of_lhotse(tmp_path: Path) -> None:
@@ -199,8 +251,12 @@ def test_normalisation_is_off_unless_asked_for() -> None:
         ("a.ctm", "f 1 nan 1 word\n", "a finite number"),
         ("a.jsonl", '{"id": "a", "text": "one"}\n{"id": "b"\n', "a.jsonl:2: .* expected a JSON object"),
         ("a.jsonl", "[1]\n", 'a cut or a supervision with an "id"'),
-        ("a.jsonl", '{"id": "a"}\n', "a text in every supervision"),
-        ("a.jsonl", '{"id": "a", "supervisions": []}\n', "a text in every supervision"),
+        ("a.jsonl", '{"id": "a", "text": 3}\n', "a text in every supervision or in none"),
+        (
+            "a.jsonl",
+            '{"id": "a", "supervisions": [{"start": 0, "text": "one"}, {"start": 1}]}\n',
+            "a.jsonl:1: found 'a', expected a text in every supervision or in none",
+        ),
         ("a.jsonl", '{"id": "a", "supervisions": [{"text": "one"}]}\n', "supervisions with start"),
     ],
 )

@@ -17,8 +17,9 @@ WER_EPILOG = f"""examples:
   {PROGRAM} wer --ref text --hyp new.txt --baseline old.txt   # is the difference significant?
 
 Formats: Kaldi text (`id words`), trn (`words (id)`), STM, CTM, Lhotse cuts or supervisions (.jsonl,
-.jsonl.gz). The format is told by the extension, or else by the content; --ref-format and --hyp-format
-override this. STM against CTM gives each word to a segment by its middle, as sclite does."""
+.jsonl.gz). The format is told by the name (text, *.txt, *.trn, *.stm, *.ctm, *.jsonl), for other names by
+the content, and then the table names it; --ref-format and --hyp-format override this. STM against CTM
+gives each word to a segment by its middle, as sclite does."""
 
 EER_EPILOG = f"""examples:
   {PROGRAM} eer --trials vox1_O.txt --scores exp/speaker/scores
@@ -80,14 +81,19 @@ def _wer(args: argparse.Namespace) -> Output:
         **result.to_dict(args.top),
         "missing_hypotheses": matched.missing,
         "extra_hypotheses": matched.extra,
+        "references_without_text": matched.untranscribed,
     }
-    comparison = None
+    comparison = baseline = None
     if args.baseline:
-        other = matched_with(args.baseline)
-        baseline = wer.score(other.refs, other.hyps, other.speakers, args.replications, args.seed)
-        comparison = wer.compare(result, baseline)
-        content |= comparison.to_dict()
-    return table.wer_table(result, matched, comparison, args.top), content, result.details()
+        baseline = matched_with(args.baseline)
+        scored = wer.score(baseline.refs, baseline.hyps, baseline.speakers, args.replications, args.seed)
+        comparison = wer.compare(result, scored)
+        content |= {
+            **comparison.to_dict(),
+            "baseline_missing_hypotheses": baseline.missing,
+            "baseline_extra_hypotheses": baseline.extra,
+        }
+    return table.wer_table(result, matched, comparison, baseline, args.top), content, result.details()
 
 
 def _eer(args: argparse.Namespace) -> Output:

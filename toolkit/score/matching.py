@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -28,6 +29,8 @@ class Matched:
         speakers: utterance id -> speaker, where the reference names one.
         missing: how many hypotheses were missing and taken as empty.
         extra: how many hypotheses without a reference were left out.
+        untranscribed: how many cuts of the reference have no text and were left out.
+        guessed: file -> format, where the format was told by the content.
     """
 
     refs: dict[str, str]
@@ -35,6 +38,8 @@ class Matched:
     speakers: dict[str, str]
     missing: int
     extra: int
+    untranscribed: int
+    guessed: dict[Path, str]
 
     def normalised(self, lower: bool, remove_punctuation: bool) -> "Matched":
         """The same with both sides normalised; see `normalise`."""
@@ -54,6 +59,8 @@ def match(
 ) -> Matched:
     """Brings a reference and a hypothesis under the same ids.
 
+    Cuts of the reference without a text are left out, with their hypotheses.
+
     Args:
         missing: "error", or "empty": a missing hypothesis counts as an empty one (all deletions).
         extra: "error", or "ignore": hypotheses without a reference are left out.
@@ -63,16 +70,19 @@ def match(
         ScoreError: nothing to score, a missing or an extra hypothesis, or an utterance without a speaker in
             `utt2spk`, with file and line.
     """
-    refs, hyps = _common_units(ref, hyp)
-    if not refs:
+    all_refs, all_hyps = _common_units(ref, hyp)
+    if not all_refs:
         raise ScoreError(f"{ref.path}: found no utterance, expected at least one")
+    refs, hyps = _with_text(all_refs), _with_text(all_hyps)
+    if not refs:
+        raise ScoreError(f"{ref.path}: found no text in its cuts ({len(all_refs)}), expected at least one")
     lost = [name for name in refs if name not in hyps]
     if lost and missing == "error":
         raise ScoreError(
             f"{ref.path}:{refs[lost[0]].line}: found {lost[0]!r} ({len(lost)} such), which has no hypothesis "
             f"in {hyp.path}; expected one for each reference (--missing empty counts them as deletions)"
         )
-    unknown = [name for name in hyps if name not in refs]
+    unknown = [name for name in hyps if name not in all_refs]
     if unknown and extra == "error":
         raise ScoreError(
             f"{hyp.path}:{hyps[unknown[0]].line}: found {unknown[0]!r} ({len(unknown)} such), which is not "
@@ -93,7 +103,13 @@ def match(
         speakers=speakers,
         missing=len(lost),
         extra=len(unknown),
+        untranscribed=len(all_refs) - len(refs),
+        guessed={side.path: side.format for side in (ref, hyp) if side.guessed},
     )
+
+
+def _with_text(utterances: Mapping[str, Utterance]) -> dict[str, Utterance]:
+    return {name: utterance for name, utterance in utterances.items() if utterance.text is not None}
 
 
 def _common_units(ref: Transcripts, hyp: Transcripts) -> tuple[dict[str, Utterance], dict[str, Utterance]]:

@@ -1,7 +1,7 @@
 """The tables that the scoring commands print, in plain text."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,9 +31,17 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[object]], left: int =
 
 
 def wer_table(
-    result: "WerResult", matched: "Matched", comparison: "Comparison | None" = None, top: int = 10
+    result: "WerResult",
+    matched: "Matched",
+    comparison: "Comparison | None" = None,
+    baseline: "Matched | None" = None,
+    top: int = 10,
 ) -> str:
-    """Error rates, the comparison with a baseline, speakers, and the most frequent errors."""
+    """Error rates, the comparison with a baseline, speakers, and the most frequent errors.
+
+    Args:
+        matched, baseline: how the hypothesis of the system and of the baseline met the reference.
+    """
 
     def row(name: str, interval: tuple[float, float], counts: "Counts") -> list[object]:
         low, high = interval
@@ -50,10 +58,13 @@ def wer_table(
         f"({percent(result.sentence_errors / number)} %); bootstrap over utterances, "
         f"{result.replications} draws, seed {result.seed}",
     ]
-    if matched.missing:
-        blocks.append(f"utterances without a hypothesis, their words counted as deleted: {matched.missing}")
-    if matched.extra:
-        blocks.append(f"hypotheses without a reference, left out: {matched.extra}")
+    guessed = matched.guessed | (baseline.guessed if baseline else {})
+    if guessed:
+        formats = ", ".join(f"{path} is {format}" for path, format in guessed.items())
+        blocks.append(f"format told by the content: {formats}")
+    if matched.untranscribed:
+        blocks.append(f"cuts of the reference without a text, left out: {matched.untranscribed}")
+    blocks += _unmatched(matched)
     if comparison:
         low, high = comparison.baseline.wer_interval
         blocks.append(
@@ -63,6 +74,8 @@ def wer_table(
             f"paired bootstrap: better on {percent(comparison.probability_of_improvement)} % of the draws, "
             f"p = {comparison.p_one_sided:.4g} one-sided, {comparison.p_two_sided:.4g} two-sided"
         )
+    if baseline:
+        blocks += [f"baseline: {line}" for line in _unmatched(baseline)]
     if speakers := result.speakers():
         rows = [
             [name, number, c.length, percent(c.rate), c.substitutions, c.deletions, c.insertions]
@@ -78,6 +91,13 @@ def wer_table(
             rows = [[shown.format(ref, hyp), count] for ref, hyp, count in frequent]
             blocks.append(aligned([f"most frequent {title}", "count"], rows))
     return "\n\n".join(blocks)
+
+
+def _unmatched(matched: "Matched") -> Iterator[str]:
+    if matched.missing:
+        yield f"utterances without a hypothesis, their words counted as deleted: {matched.missing}"
+    if matched.extra:
+        yield f"hypotheses without a reference, left out: {matched.extra}"
 
 
 def eer_table(result: "EerResult") -> str:

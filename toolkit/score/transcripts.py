@@ -14,15 +14,18 @@ from typing import Any, NamedTuple
 from toolkit.score.errors import ScoreError
 from toolkit.score.formats import malformed, read_lines, to_interval
 
+SUFFIXES = {".txt": "text", ".trn": "trn", ".stm": "stm", ".ctm": "ctm", ".jsonl": "cuts"}
 IGNORED = "ignore_time_segment_in_scoring"
 TRN = re.compile(r"(.*?)\(([^()\s]+)\)")
 CHANNEL = re.compile(r"[A-Za-z0-9]")
+TIME = re.compile(r"\d+(\.\d*)?|\.\d+")
+LABELLED = re.compile(r"(?:(<[^<>\s]+>)(?: |$))?(.*)")
 
 
 class Utterance(NamedTuple):
-    """One untimed transcript."""
+    """One untimed transcript; its text is None where a manifest gives none, "" where nothing is said."""
 
-    text: str
+    text: str | None
     speaker: str | None
     line: int
 
@@ -45,10 +48,14 @@ class Piece(NamedTuple):
 
 @dataclass
 class Transcripts:
-    """What one file holds: `utterances` (untimed formats) or `pieces` (timed formats)."""
+    """What one file holds: `utterances` (untimed formats) or `pieces` (timed formats).
+
+    `guessed` says that the format was told by the content.
+    """
 
     path: Path
     format: str
+    guessed: bool = False
     utterances: dict[str, Utterance] = field(default_factory=dict)
     pieces: list[Piece] = field(default_factory=list)
 
@@ -69,29 +76,33 @@ def read_transcripts(path: str | Path, format: str | None = None) -> Transcripts
 
     Args:
         path: the file, plain or ".gz".
-        format: a key of `READERS`; None: by the file name's extension, else by the first lines.
+        format: a key of `READERS`; None: by the name of the file, else by its first lines.
 
     Raises:
         ScoreError: for a malformed line, with file and line.
     """
     path = Path(path)
-    format = format or detect_format(path)
+    named = format or _format_of_name(path)
+    format = named or _format_of_content(path)
     if format not in READERS:
         raise ScoreError(f"found the transcript format {format!r}, expected one of {', '.join(READERS)}")
-    transcripts = Transcripts(path, format)
+    transcripts = Transcripts(path, format, guessed=not named)
     for line, text in read_lines(path):
         if not (transcripts.timed and text.startswith(";;")):
             READERS[format](transcripts, line, text)
+    if format == "stm":
+        transcripts.pieces = _without_labels(transcripts.pieces)
     return transcripts
 
 
-def detect_format(path: Path) -> str:
-    """The format of a file, by extension (.trn, .stm, .ctm, .jsonl) or else by its first lines."""
-    suffix = Path(path.name.removesuffix(".gz")).suffix.removeprefix(".")
-    if suffix in ("trn", "stm", "ctm"):
-        return suffix
-    if suffix == "jsonl":
-        return "cuts"
+def _format_of_name(path: Path) -> str | None:
+    """The format that a file's name tells; None for other names."""
+    name = path.name.removesuffix(".gz")
+    return "text" if name == "text" else SUFFIXES.get(Path(name).suffix)
+
+
+def _format_of_content(path: Path) -> str:
+    """The format that the first lines of a file look like."""
     sample = []
     for _, text in read_lines(path):
         if not text.startswith(";;"):
@@ -113,7 +124,9 @@ def _has_times(fields: list[str], first: int) -> bool:
     """Whether the fields begin as a timed line does: recording, channel of one character, ..., two times."""
     if len(fields) < 5 or not CHANNEL.fullmatch(fields[1]):
         return False
-    return all(re.fullmatch(r"\d+(\.\d*)?|\.\d+", time) for time in fields[first : first + 2])
+    times = fields[first : first + 2]
+    # Whole numbers alone may be the words of a text.
+    return all(TIME.fullmatch(time) for time in times) and "." in "".join(times)
 
 
 def _read_text(transcripts: Transcripts, line: int, text: str) -> None:
@@ -135,9 +148,22 @@ def _read_stm(transcripts: Transcripts, line: int, text: str) -> None:
         expected = "`recording channel speaker start end [<label>] words`"
         raise malformed(transcripts.path, line, text, expected)
     start, end = to_interval(fields[3], fields[4], transcripts.path, line, length=False)
-    labelled = len(fields) > 5 and re.fullmatch(r"<[^<>]*,[^<>]*>", fields[5])
-    words = _plain(" ".join(fields[6 if labelled else 5 :]), transcripts.path, line)
+    words = _plain(" ".join(fields[5:]), transcripts.path, line)
     transcripts.pieces.append(Piece(fields[0], fields[1], start, end, words, fields[2], line))
+
+
+def _without_labels(pieces: list[Piece]) -> list[Piece]:
+    """Segments of an STM without their labels.
+
+    `<o,f0>` is a label wherever a segment begins with it. `<o>` may as well be a word, such as `<unk>`: it is
+    a label where every segment with words begins with one.
+    """
+    parts = [LABELLED.fullmatch(piece.text).groups("") for piece in pieces]
+    column = all(label for label, words in parts if words and words.lower() != IGNORED)
+    return [
+        piece._replace(text=words) if column or "," in label else piece
+        for piece, (label, words) in zip(pieces, parts, strict=True)
+    ]
 
 
 def _read_ctm(transcripts: Transcripts, line: int, text: str) -> None:
@@ -169,11 +195,15 @@ def _read_cuts(transcripts: Transcripts, line: int, text: str) -> None:
     except (TypeError, KeyError, AttributeError):
         raise malformed(transcripts.path, line, text, "supervisions with start, text and speaker") from None
     texts = [supervision.get("text") for _, supervision in parts]
-    if not parts or not all(isinstance(words, str) for words in texts):
-        raise malformed(transcripts.path, line, row["id"], "a text in every supervision")
+    if all(words is None for words in texts):
+        transcribed = None
+    elif all(isinstance(words, str) for words in texts):
+        transcribed = " ".join(" ".join(texts).split())
+    else:
+        raise malformed(transcripts.path, line, row["id"], "a text in every supervision or in none")
     speakers = {supervision.get("speaker") for _, supervision in parts}
     speaker = speakers.pop() if len(speakers) == 1 else None
-    transcripts.add(row["id"], Utterance(" ".join(" ".join(texts).split()), speaker, line))
+    transcripts.add(row["id"], Utterance(transcribed, speaker, line))
 
 
 def _supervisions(cut: dict[str, Any], offset: float) -> Iterator[tuple[float, dict[str, Any]]]:
