@@ -98,8 +98,58 @@ def test_what_a_start_without_a_checkpoint_left_is_made_anew(recipe, tmp_path):
     folder = tmp_path / "exp"
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "tokens.txt").write_text("<blk> 0\n<unk> 1\n▁ 2\nq 3\n")
+    (folder / ".lock").touch()
     run(recipe, folder)
     assert "q 3" not in (folder / "model" / "tokens.txt").read_text()
+
+
+@pytest.mark.parametrize("restart", [[], ["--restart"]], ids=str)
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["checkpoints/last.pt", "model/pytorch_model.bin", "config.yaml", "log.txt"],
+        ["checkpoints/step-5.safetensors"],
+        ["config.yaml"],
+    ],
+    ids=str,
+)
+def test_a_folder_of_another_program_is_left_as_it_is(recipe, tmp_path, names, restart):
+    folder = tmp_path / "theirs"
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("task: {name: theirs}\n")
+    before = sorted(folder.rglob("*"))
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"theirs: found .* that this command did not write; expected a"):
+            run(recipe, folder, *restart)
+        assert sorted(folder.rglob("*")) == before
+    assert all((folder / name).read_text() == "task: {name: theirs}\n" for name in names)
+
+
+def test_beginning_anew_removes_only_what_a_run_writes(recipe, tmp_path):
+    folder = tmp_path / "exp"
+    run(recipe, folder)
+    theirs = [
+        folder / name for name in ("checkpoints/best.pt", "model/README.md", "tensorboard/notes", "failed/x")
+    ]
+    for path in theirs:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("the user's")
+    (folder / ".lock").unlink()  # A copy of an experiment may lack it.
+    run(recipe, folder, "--restart", "--train.max_updates=1")
+    assert all(path.read_text() == "the user's" for path in theirs)
+    assert [path.name for path in (folder / "checkpoints").glob("step-*")] == ["step-00000001.safetensors"]
+    assert len(list((folder / "tensorboard").glob("events*"))) == 1
+
+
+def test_the_configuration_in_the_folder_outlives_a_start_that_fails(recipe, tmp_path):
+    folder = tmp_path / "exp"
+    folder.mkdir()
+    path = folder / "config.yaml"
+    path.write_text(CONFIG)
+    with pytest.raises(UserError, match="none.jsonl: no such file"):
+        run(str(path), folder, "--data.train=none.jsonl")
+    assert path.read_text() == CONFIG
 
 
 @pytest.mark.parametrize(
