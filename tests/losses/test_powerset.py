@@ -78,6 +78,26 @@ def test_perfect_prediction_has_no_loss_and_finds_the_order():
     assert torch.equal(reference[0][:, order[0]], predicted[0])
 
 
+def test_autocast_costs_no_precision():
+    generator = torch.Generator().manual_seed(0)
+    powerset = Powerset(3, 2)
+    log_probs = torch.randn(2, 500, 7, generator=generator).log_softmax(-1).requires_grad_()
+    activity = powerset.to_activity(torch.randint(7, (2, 500), generator=generator))
+    mask = torch.ones(2, 500, dtype=torch.bool)
+    expected, order = powerset.loss(log_probs, activity, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, same = powerset.loss(log_probs, activity, mask)
+    assert found.dtype == torch.float32 and found == expected and torch.equal(same, order)
+    (grad,) = torch.autograd.grad(found, log_probs)
+    torch.testing.assert_close(grad, torch.autograd.grad(expected, log_probs)[0], rtol=0, atol=0)
+
+
+def test_tables_follow_a_model_and_stay_out_of_its_weights():
+    powerset = Powerset(3, 2)
+    assert not powerset.state_dict()
+    assert {table.device.type for table in powerset.to("meta").buffers()} == {"meta"}
+
+
 def test_impossible_sizes():
     with pytest.raises(ValueError, match="num_speakers=2, max_simultaneous=3"):
         Powerset(2, 3)

@@ -1,5 +1,6 @@
 """The diarization task: stretches, chunks, targets, loss."""
 
+import math
 import random
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from lhotse import CutSet
 
 from toolkit.config import build
+from toolkit.data.manifests import mono_cut
 from toolkit.data.synthetic import synthetic_cuts
 from toolkit.errors import UserError
 from toolkit.tasks.diarization import DiarizationConfig, DiarizationTask, Stretches, activity, errors
@@ -42,6 +44,15 @@ def test_stretches_cover_a_cut():
     assert stretches[-1].duration == pytest.approx(meeting.duration - 2.0 * (len(stretches) - 1))
     assert 2.0 < stretches[-1].duration <= 4.0
     assert [s.duration for s in Stretches([meeting], 100.0, 50.0)] == [meeting.duration]
+
+
+@pytest.mark.parametrize(("seconds", "chunk"), [(50.4, 6.3), (4.2, 0.6), (3.6, 0.6), (4.21, 0.6), (0.5, 0.6)])
+def test_chunks_side_by_side_end_where_the_cut_ends(seconds, chunk):
+    cut = mono_cut("meeting", "none.wav", round(seconds * 16000))
+    chunks = list(Stretches([cut], chunk, chunk))
+    assert len(chunks) == math.ceil(round(seconds / chunk, 6))
+    assert sum(part.num_samples for part in chunks) == cut.num_samples
+    assert [part.start for part in chunks] == pytest.approx([chunk * index for index in range(len(chunks))])
 
 
 def test_activity_marks_the_middle_of_frames_and_the_busiest_first():
@@ -116,7 +127,7 @@ def test_a_model_directory_gives_the_same_probabilities(task):
 
 
 def test_impossible_settings():
-    with pytest.raises(UserError, match="chunk_seconds must be positive"):
+    with pytest.raises(UserError, match="chunk_seconds must be at least 0.1"):
         build(DiarizationConfig, {"chunk_seconds": 0.0}, "test")
     with pytest.raises(UserError, match="head: expected 1 <= max_simultaneous <= num_speakers <= 4"):
         build(DiarizationConfig, {"head": {"num_speakers": 5}}, "test")

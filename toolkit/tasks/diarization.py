@@ -47,8 +47,8 @@ class DiarizationConfig:
     """The train loop."""
 
     def __post_init__(self) -> None:
-        if self.chunk_seconds <= 0:
-            raise ValueError(f"chunk_seconds must be positive, got {self.chunk_seconds}")
+        if self.chunk_seconds < 0.1:
+            raise ValueError(f"chunk_seconds must be at least 0.1, got {self.chunk_seconds}")
 
 
 class DiarizationTask(Task):
@@ -118,11 +118,14 @@ class Stretches:
 
     def __iter__(self) -> Iterator[Cut]:
         for cut in self.cuts:
-            rest = max(0.0, cut.duration - self.size)
-            for index in range(1 + -int(-rest // self.step)):
-                offset = index * self.step
-                stretch = cut.truncate(offset=offset, duration=min(self.size, cut.duration - offset))
-                yield stretch.with_id(f"{cut.id}-{index}")
+            # Counted in samples: in seconds, a rounding error would make one stretch more, of nothing.
+            rate, total = cut.sampling_rate, cut.num_samples
+            size, step = round(self.size * rate), round(self.step * rate)
+            beyond_the_first = max(0, total - size)
+            for index in range(1 + -(-beyond_the_first // step)):
+                offset = index * step
+                duration = min(size, total - offset) / rate
+                yield cut.truncate(offset=offset / rate, duration=duration).with_id(f"{cut.id}-{index}")
 
 
 def activity(cut: Cut, num_speakers: int, frame_shift: float) -> Tensor:
