@@ -71,6 +71,35 @@ def test_an_encoder_of_another_size(tmp_path, manifest, pretrained):
         task.initialize(task.build_model(), print)
 
 
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"encoder": {"num_heads": 4}}, "speech.encoder.num_heads: found 4, expected 2 as in .*config.yaml"),
+        (
+            {"frontend": {"sample_rate": 8000}},
+            "speech.frontend.sample_rate: found 8000, expected 16000 as in",
+        ),
+    ],
+)
+def test_an_encoder_of_other_settings_with_weights_of_equal_shape(
+    tmp_path, manifest, pretrained, section, message
+):
+    speech = {
+        "encoder": SPEECH["encoder"] | section.get("encoder", {}),
+        "frontend": section.get("frontend", {}),
+    }
+    task = asr(tmp_path, manifest, init={"model": str(pretrained)}, speech=speech)
+    with pytest.raises(UserError, match=message):
+        task.initialize(task.build_model(), print)
+
+
+def test_dropout_may_differ_from_that_of_pretraining(tmp_path, manifest, pretrained):
+    speech = {"encoder": SPEECH["encoder"] | {"dropout": 0.3}, "frontend": {"backend": "auto"}}
+    task, said = asr(tmp_path, manifest, init={"model": str(pretrained)}, speech=speech), []
+    task.initialize(task.build_model(), said.append)
+    assert len(said) == 1
+
+
 def test_validation_is_one_plain_pass(tmp_path, manifest):
     quiet = {"volume_db": [-20.0, -20.0], "volume_prob": 1.0}
     task = asr(tmp_path, manifest, data={"augment": quiet})

@@ -12,12 +12,13 @@ from lhotse.cut import Cut
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from toolkit import checkpoint
+from toolkit import checkpoint, config
 from toolkit.data.augment import AugmentConfig, augment
 from toolkit.data.manifests import open_cuts
 from toolkit.data.sampling import BatchStream, Position, SamplerConfig, training_loader, validation_loader
 from toolkit.data.synthetic import synthetic_cuts
 from toolkit.errors import UserError
+from toolkit.models.base import SpeechConfig
 
 
 @dataclass
@@ -72,7 +73,11 @@ class Task:
         raise AssertionError(f"{type(self).__name__} builds no batch")
 
     def initialize(self, model: nn.Module, say: Callable[[str], None]) -> None:
-        """Copies the pretrained encoder into the model, if the configuration names one."""
+        """Copies the pretrained encoder into the model, if the configuration names one.
+
+        Raises:
+            UserError: there is no such model, or its encoder is another one.
+        """
         init = getattr(self.config, "init", None)
         if init is None or init.model is None:
             return
@@ -82,6 +87,7 @@ class Task:
             name.removeprefix("speech."): t for name, t in tensors.items() if name.startswith("speech.")
         }
         checkpoint.load_weights(model.speech, speech, path)
+        check_speech(self.config.speech, path.with_name("config.yaml"))
         say(f"encoder from {path}")
 
     def training_batches(
@@ -156,6 +162,23 @@ def named_cuts(name: str, key: str) -> CutSet:
             raise UserError(f"{key}: found {name!r}, expected synthetic:N with a number of cuts")
         return synthetic_cuts(int(count), seed=0 if key == "data.train" else 1)
     return open_cuts(name)
+
+
+def check_speech(speech: SpeechConfig, path: Path) -> None:
+    """Compares an encoder with that of the configuration file of a pretrained model.
+
+    Not every setting shows in the shapes of the weights.
+
+    Raises:
+        UserError: they would not compute the same from the same weights.
+    """
+    section = config.read_yaml(path).get("speech") or {}
+    pretrained = config.build(SpeechConfig, section, f"{path}: speech")
+    differences = config.differences(config.to_dict(speech), config.to_dict(pretrained))
+    for key, (found, expected) in differences.items():
+        # These change nothing that is computed without gradients.
+        if not key.endswith("dropout") and key != "frontend.backend":
+            raise UserError(f"speech.{key}: found {found!r}, expected {expected!r} as in {path}")
 
 
 def check_rate(cut: Cut, sample_rate: int, source: str) -> Cut:
