@@ -75,7 +75,7 @@ def wav(place, number):
 def test_embed_cuts(place, embeddings):
     found = Embeddings.load(embeddings)
     assert found.ids == [f"synthetic-0-000{n}" for n in range(5)] and found.vectors.shape == (5, 8)
-    assert (place / "skipped.jsonl").read_text() == ""
+    assert (place / "e.safetensors.skipped.jsonl").read_text() == ""
 
 
 def test_embed_files_gives_the_same_and_lists_bad_ones(place, embeddings, tmp_path, capsys):
@@ -89,7 +89,9 @@ def test_embed_files_gives_the_same_and_lists_bad_ones(place, embeddings, tmp_pa
     found, all_five = Embeddings.load(output), Embeddings.load(embeddings)
     assert found.ids == ["synthetic-0-0003", "synthetic-0-0001"]
     np.testing.assert_allclose(found.vectors, all_five.vectors[[3, 1]], atol=1e-4)
-    rows = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "files.safetensors.skipped.jsonl").read_text().splitlines()
+    ]
     assert [row["id"] for row in rows] == ["text", "none", "blip"]
     assert [row["reason"].split(":")[0] for row in rows] == ["not audio", "missing", "too short"]
 
@@ -204,7 +206,7 @@ def test_diarize_skips_what_it_cannot_read(place, tmp_path):
     soundfile.write(tmp_path / "nan.wav", np.full(32000, np.nan), 16000, subtype="FLOAT")
     shutil.copy(wav(place, 0), tmp_path / "fine.flac")
     diarize_with(place, tmp_path / "nan.wav", tmp_path / "fine.flac", "--output", tmp_path / "out.rttm")
-    (row,) = (json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines())
+    (row,) = (json.loads(line) for line in (tmp_path / "out.rttm.skipped.jsonl").read_text().splitlines())
     assert row["id"] == "nan" and row["reason"].startswith("not finite")
     with pytest.raises(UserError, match="none of 1 recordings can be used; the first: .*not finite"):
         diarize_with(place, tmp_path / "nan.wav")
@@ -253,6 +255,19 @@ def test_diarize_options_reach_the_pipeline(place):
 def test_diarize_impossible_options(options, message, place):
     with pytest.raises(UserError, match=message):
         diarize_with(place, *options, *([] if "--cuts" in options else [wav(place, 0)]))
+
+
+def test_lists_of_an_experiment_stay_apart(place, tmp_path):
+    """Outputs lie in the experiment folder, beside training's own list."""
+    (tmp_path / "skipped.jsonl").write_text("training's")
+    bad, good = str(tmp_path / "none.wav"), wav(place, 0)
+    embed.main(["--model", f"{place}/speaker", "--output", f"{tmp_path}/test.safetensors", bad, good])
+    diarize_with(place, bad, good, "--output", tmp_path / "valid.rttm")
+    diarize_with(place, good, "--output", tmp_path / "test.rttm")
+    assert (tmp_path / "skipped.jsonl").read_text() == "training's"
+    sizes = {path.name: len(path.read_text().splitlines()) for path in tmp_path.glob("*.skipped.jsonl")}
+    expected = {"test.safetensors": 1, "valid.rttm": 1, "test.rttm": 0}
+    assert sizes == {f"{name}.skipped.jsonl": count for name, count in expected.items()}
 
 
 def test_timeline():

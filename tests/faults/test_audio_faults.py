@@ -61,9 +61,9 @@ def test_bad_recording_is_skipped(kind: str, command: str, desk: Desk) -> None:
         assert re.fullmatch(f"skipped {name}: {reason}.*\n", result.err)
         assert result.out.startswith("synthetic-0-0003\t")
     else:
-        ((skipped, found),) = desk.skipped("out/skipped.jsonl").items()
+        ((skipped, found),) = desk.skipped("out/found.skipped.jsonl").items()
         assert skipped == "x" and re.match(reason, found)
-        assert "1 skipped, listed in out/skipped.jsonl" in result.out
+        assert "1 skipped, listed in out/found.skipped.jsonl" in result.out
         assert (desk.folder / "out/found").stat().st_size
 
 
@@ -143,4 +143,4 @@ def test_odd_recording_works(name: str, desk: Desk) -> None:
 def test_odd_names_of_folders_work(desk: Desk) -> None:
     desk.put({"a  model/ü": harness.copy_of("speaker", {}), "my data/ç.jsonl": harness.manifest()})
     desk.works("embed --model 'a  model/ü' --cuts 'my data/ç.jsonl' --output 'my results/é'")
-    assert desk.skipped("my results/skipped.jsonl") == {}
+    assert desk.skipped("my results/é.skipped.jsonl") == {}

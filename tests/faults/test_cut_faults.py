@@ -152,8 +152,12 @@ def ids(path: Path) -> list[str]:
 COMMANDS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "decode --model asr --out {0} --batch-seconds 1": ("text", text_lines, "skipped.jsonl"),
     "decode --model asr --out {0} --align --batch-seconds 1": ("words.ctm", text_lines, "skipped.jsonl"),
-    "embed --model speaker --output {0}/e --batch-seconds 1": ("e", embeddings, "skipped.jsonl"),
-    "diarize --model diarization --speaker-model speaker --output {0}/r": ("r", text_lines, "skipped.jsonl"),
+    "embed --model speaker --output {0}/e --batch-seconds 1": ("e", embeddings, "e.skipped.jsonl"),
+    "diarize --model diarization --speaker-model speaker --output {0}/r": (
+        "r",
+        text_lines,
+        "r.skipped.jsonl",
+    ),
     "kmeans --out {0}/k --clusters 3": ("k", codebook, "k.skipped.jsonl"),
     "label --out {0} --kmeans codebook": ("cuts.jsonl.gz", labels, "skipped.jsonl"),
     "label --out {0} --kmeans layer_codebook --shard-size 2": ("cuts.jsonl.gz", labels, "skipped.jsonl"),

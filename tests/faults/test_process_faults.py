@@ -1,10 +1,13 @@
 """What only a process of its own shows: exit codes, standard error as it is, signals, limits of the system."""
 
+import argparse
 import os
 import resource
+import runpy
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -80,7 +83,36 @@ def test_interrupt(desk: Desk) -> None:
     with open("x", "w"):
         process.send_signal(signal.SIGINT)
         result = result_of(process)
-    assert result.code == 130 and result.err.count("\n") == 1 and result.err.startswith("interrupted")
+    assert result.code == 130 and result.err == "interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "goes_on"),
+    [
+        ("train", True),
+        ("train --restart", False),
+        ("label", True),
+        ("decode", False),
+        ("embed", False),
+        ("diarize", False),
+        ("kmeans", False),
+        ("verify", False),
+    ],
+)
+def test_only_what_goes_on_says_so(
+    command: str, goes_on: bool, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for method in ("parse_args", "parse_known_args"):
+        monkeypatch.setattr(argparse.ArgumentParser, method, interrupt)
+    monkeypatch.setattr(sys, "argv", command.split())
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(root / f"toolkit/bin/{command.split()[0]}.py"), run_name="__main__")
+    assert end.value.code == 130
+    said = capsys.readouterr().err
+    assert said == "interrupted" + ("; the same command goes on from here" if goes_on else "") + "\n"
 
 
 def test_file_larger_than_allowed(desk: Desk) -> None:

@@ -9,8 +9,13 @@ from typing import NoReturn
 from toolkit.errors import UserError
 
 
-def run(main: Callable[[], None]) -> None:
-    """Runs a command; a user's mistake becomes one line on standard error and exit code 2."""
+def run(main: Callable[[], None], goes_on: bool = False) -> None:
+    """Runs a command; a user's mistake becomes one line on standard error and exit code 2.
+
+    Args:
+        main: the command.
+        goes_on: started again after an interruption, it does only what is left to do.
+    """
     from toolkit.score.errors import ScoreError
 
     try:
@@ -30,7 +35,8 @@ def run(main: Callable[[], None]) -> None:
             raise
         _fail("out of memory; compute less at once (--batch-seconds, --batch-size, --max-frames, --jobs)")
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        advice = "; the same command goes on from here" if goes_on else ""
+        print(f"interrupted{advice}", file=sys.stderr)
         sys.exit(130)
 
 

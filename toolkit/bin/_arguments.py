@@ -32,7 +32,17 @@ def add_cuts(options: Options, required: bool = False) -> None:
 
 
 def add_skipped(options: Options) -> None:
-    options.add_argument("--skipped", metavar="FILE", help="list (default: skipped.jsonl beside the output)")
+    options.add_argument(
+        "--skipped", metavar="FILE", help="list of what is left out (default: OUTPUT.skipped.jsonl)"
+    )
+
+
+def skipped_path(output: str) -> str:
+    """Where a command that writes one file lists what it left out.
+
+    Beside the output, but under its name: outputs lie in experiment folders, whose skipped.jsonl is training's.
+    """
+    return f"{output}.skipped.jsonl"
 
 
 def add_max_seconds(options: Options, effect: str) -> None:

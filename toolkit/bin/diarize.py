@@ -3,11 +3,10 @@
 import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.bin import run
-from toolkit.bin._arguments import add_device, add_recordings, add_skipped, command_parser
+from toolkit.bin._arguments import add_device, add_recordings, add_skipped, command_parser, skipped_path
 
 if TYPE_CHECKING:
     from toolkit.decode.diarize import Diarizer
@@ -20,13 +19,13 @@ examples:
     python -m toolkit.bin.diarize --model exp/diarization/model --speaker-model exp/speaker/model \\
       --cuts cuts_meetings_test.jsonl.gz --output exp/diarization/test.rttm
   one file, to look at; exactly two people talk in it:
-    python -m toolkit.bin.diarize --model exp/diarization/model --speaker-model exp/speaker/model talk.wav
-    --num-speakers 2
+    python -m toolkit.bin.diarize --model exp/diarization/model --speaker-model exp/speaker/model \\
+      --num-speakers 2 talk.wav
 
 The segmentation model finds the speakers within a sliding window, the speaker model tells which of them are
 the same from window to window. Too many speakers? Raise --threshold. Too few? Lower it, or say how many there
 are. Recordings of any length fit into memory. Those that cannot be read are left out, counted, and listed
-with the reason in skipped.jsonl beside the output.
+with the reason in OUTPUT.skipped.jsonl.
 """
 
 OPTIONS = {
@@ -82,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     shown = progress(recordings, len(args.files) or None, "diarize")
     results, skipped = diarize_recordings(shown, diarizer)
     if args.output:
-        write(results, skipped, args.output, args.skipped or Path(args.output).parent / "skipped.jsonl")
+        write(results, skipped, args.output, args.skipped or skipped_path(args.output))
     check_some(len(results), skipped)
     if args.files:
         show(results, skipped)
@@ -113,7 +112,7 @@ def build_diarizer(args: argparse.Namespace) -> "Diarizer":
     return Diarizer(segmenter, embedder, segmenter.frame_shift, segmenter.sampling_rate, config)
 
 
-def write(results: "Diarized", skipped: "Skipped", output: str, listed: str | Path) -> None:
+def write(results: "Diarized", skipped: "Skipped", output: str, listed: str) -> None:
     """Writes the turns as RTTM, unless there is no recording, and the list of those left out."""
     from toolkit.decode.stitching import rttm
     from toolkit.files import atomic_write, write_jsonl

@@ -1,7 +1,6 @@
 """Turn recordings into speaker embeddings."""
 
 import argparse
-from pathlib import Path
 
 from toolkit.bin import run
 from toolkit.bin._arguments import (
@@ -11,19 +10,20 @@ from toolkit.bin._arguments import (
     add_recordings,
     add_skipped,
     command_parser,
+    skipped_path,
 )
 
 EPILOG = """
 examples:
   one embedding for each cut of a manifest, under the cut's id:
-    python -m toolkit.bin.embed --model exp/speaker/model --cuts cuts_test.jsonl.gz --output
-    exp/speaker/test.safetensors
+    python -m toolkit.bin.embed --model exp/speaker/model --cuts cuts_test.jsonl.gz \\
+      --output exp/speaker/test.safetensors
   one for each audio file, under the name of the file:
     python -m toolkit.bin.embed --model exp/speaker/model --output talks.safetensors talks/*.wav
 
 The output holds the tensor `embeddings`, a row for each recording, and the ids in its metadata; `verify`
-takes it. Recordings that cannot be read are left out, counted, and listed with the reason in skipped.jsonl
-beside the output.
+takes it. Recordings that cannot be read are left out, counted, and listed with the reason in
+OUTPUT.skipped.jsonl.
 """
 
 
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     recordings = named_recordings(args.cuts, args.files, embedder.sampling_rate)
     shown = progress(recordings, len(args.files) or None, "embed")
     embeddings, skipped = embed_recordings(shown, embedder, args.max_seconds, args.batch_seconds)
-    listed = args.skipped or Path(args.output).parent / "skipped.jsonl"
+    listed = args.skipped or skipped_path(args.output)
     write_jsonl(listed, skipped)
     check_some(len(embeddings.ids), skipped)
     embeddings.save(args.output)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from toolkit.bin import run
-from toolkit.bin._arguments import add_batch_seconds, add_cuts, add_device, command_parser
+from toolkit.bin._arguments import add_batch_seconds, add_cuts, add_device, command_parser, skipped_path
 
 EPILOG = """examples:
   first iteration, 100 clusters of MFCC, a label every 40 ms:
@@ -76,12 +76,12 @@ def main(argv: list[str] | None = None) -> None:
     try:
         codebook = fit(frames, args.clusters, args.seed, method, device, args.max_frames)
     finally:
-        write_jsonl(f"{args.out}.skipped.jsonl", skipped)
+        write_jsonl(skipped_path(args.out), skipped)
     codebook.meta |= {"features": recipe, "cuts": args.cuts}
     codebook.save(args.out)
     num_frames, inertia = codebook.meta["num_frames"], codebook.meta["inertia"]
     print(f"{args.out}: {args.clusters} clusters of {num_frames} frames, inertia {inertia:.4g} a frame")
-    print(f"{len(skipped)} cuts skipped, listed in {args.out}.skipped.jsonl")
+    print(f"{len(skipped)} cuts skipped, listed in {skipped_path(args.out)}")
 
 
 def read_recipe(args: argparse.Namespace) -> dict[str, Any]:

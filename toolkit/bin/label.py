@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from toolkit.ssl.labels import Labeller
 
 EPILOG = """examples:
-  label a training set with the codebook that kmeans made, on all cores of a small machine:
-    %(prog)s --cuts data/train.jsonl.gz --kmeans exp/km1.safetensors --out exp/labels1 --jobs 2
-  then pretrain on the result:
-    python -m toolkit.bin.train --config conf/pretrain.yaml --data.train=exp/labels1/cuts.jsonl.gz
+  label a training set with the codebook that kmeans made, on both cores of a small machine:
+    %(prog)s --cuts data/train.jsonl.gz --kmeans exp/km1.safetensors \\
+      --out exp/labels1/train --jobs 2
+  the validation set likewise, and then pretrain on both:
+    python -m toolkit.bin.train --config egs/mini/conf/pretrain.yaml --exp exp/pretrain \\
+      --data.train=exp/labels1/train/cuts.jsonl.gz --data.valid=exp/labels1/valid/cuts.jsonl.gz
 
 The folder gets cuts.jsonl.gz (the cuts, each with `labels`: a Lhotse TemporalArray, int16), recipe.json
 (what made them), skipped.jsonl (cuts that cannot be used, and why) and shards/ (the labels, HDF5). The same
@@ -102,4 +104,4 @@ def build_labeller(
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, goes_on=True)

@@ -1,6 +1,7 @@
 """Train any task's model; goes on from the last checkpoint if there is one."""
 
 import argparse
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,13 +13,14 @@ examples:
   see every setting of a task, with what it means:
     python -m toolkit.bin.train --config egs/mini/conf/asr.yaml --print_config
   train, with two settings changed:
-    python -m toolkit.bin.train --config egs/mini/conf/asr.yaml --exp exp/asr --optim.lr=5e-4 --data.train=cuts.jsonl.gz
+    python -m toolkit.bin.train --config egs/mini/conf/asr.yaml --exp exp/asr \\
+      --optim.lr=5e-4 --data.train=cuts.jsonl.gz
   on two GPUs (or two processes):
     torchrun --nproc-per-node 2 -m toolkit.bin.train --config egs/mini/conf/asr.yaml --exp exp/asr
 
 The same command, given again after any interruption, goes on where the run stopped. The experiment folder holds
 config.yaml, checkpoints/, metrics.jsonl, tensorboard/, log.txt, skipped.jsonl and, at the end, model/: the directory
-that decode, embed, diarize, score and export take.
+that --init.model of another training takes, and --model of decode, embed, verify, diarize, kmeans and label.
 """
 
 
@@ -147,4 +149,4 @@ def forget(folder: Path, finished_too: bool) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, goes_on="--restart" not in sys.argv)

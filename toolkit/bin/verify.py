@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 EPILOG = """
 examples:
   a score for each trial of a list:
-    python -m toolkit.bin.verify --trials trials.txt --embeddings exp/speaker/test.safetensors --output
-    scores.txt
+    python -m toolkit.bin.verify --trials trials.txt --embeddings exp/speaker/test.safetensors \\
+      --output scores.txt
   the same, with what all recordings share taken off:
-    python -m toolkit.bin.verify ... --cohort exp/speaker/train.safetensors
+    python -m toolkit.bin.verify --trials trials.txt --embeddings exp/speaker/test.safetensors \\
+      --output scores.txt --cohort exp/speaker/train.safetensors
   one score for two audio files:
     python -m toolkit.bin.verify one.wav other.wav --model exp/speaker/model
 

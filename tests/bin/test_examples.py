@@ -1,0 +1,75 @@
+"""The commands that help texts and the README show can be copied: each is understood by its own parser."""
+
+import argparse
+import re
+import shlex
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from toolkit import config
+from toolkit.tasks import task_class
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = sorted(
+    path.stem for path in (ROOT / "toolkit" / "bin").glob("*.py") if not path.name.startswith("_")
+)
+COMMAND = re.compile(r"(?:python|torchrun\b.*?) -m toolkit\.bin\.(\w+)(.*)")
+
+
+def epilogs(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The texts below the options, of a command and of its own commands."""
+    yield (parser.epilog or "").replace("%(prog)s", parser.prog)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for part in action.choices.values():
+                yield from epilogs(part)
+
+
+def joined(text: str) -> list[str]:
+    """Its lines, joined where one ends in a backslash."""
+    return re.sub(r"\\\n\s*", "", text).splitlines()
+
+
+def help_examples() -> Iterator[str]:
+    """The indented lines that start a program; what is indented by four must be such a line."""
+    for name in COMMANDS:
+        for epilog in epilogs(import_module(f"toolkit.bin.{name}").parser()):
+            for line in joined(epilog):
+                if line.startswith("    ") or re.match(r"  (python|torchrun) ", line):
+                    yield line.strip()
+
+
+def readme_examples() -> Iterator[str]:
+    """The commands of the toolkit among the README's blocks for a shell."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        yield from (line.strip() for line in joined(block) if "toolkit.bin" in line)
+
+
+@pytest.mark.parametrize("example", [*help_examples(), *readme_examples()])
+def test_example(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = COMMAND.fullmatch(example)
+    assert found, "no command"
+    name, arguments = found[1], shlex.split(found[2], comments=True)
+    assert "..." not in arguments
+    parser = import_module(f"toolkit.bin.{name}").parser()
+    if name == "train":
+        check_train(*parser.parse_known_args(arguments))
+    else:
+        parser.parse_args(arguments)
+
+
+def check_train(args: argparse.Namespace, overrides: list[str]) -> None:
+    """Training needs a folder, and settings that its task has."""
+    assert args.exp or args.print_config
+    raw = config.apply_overrides(config.read_yaml(args.config), overrides)
+    config.build(task_class(raw["task"], args.config).Config, raw, args.config)
+
+
+def test_every_command_shows_examples() -> None:
+    shown = {COMMAND.fullmatch(example)[1] for example in help_examples()}
+    assert shown == set(COMMANDS)
