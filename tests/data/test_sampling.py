@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from itertools import islice
 
 import pytest
 from lhotse import CutSet
 
+from tests.data.orphans import is_running, wait_for_end
 from toolkit.data.manifests import mono_cut, open_cuts, write_cuts
 from toolkit.data.sampling import BatchStream, Position, SamplerConfig, training_loader, validation_loader
 from toolkit.errors import UserError
@@ -179,14 +179,6 @@ time.sleep(600)
 """
 
 
-def is_running(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_workers_die_with_the_process_they_work_for(root):
     process = subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True, cwd=root)
@@ -194,8 +186,4 @@ def test_workers_die_with_the_process_they_work_for(root):
     assert len(workers) == 2 and all(map(is_running, workers))
     process.kill()
     process.wait()
-    for _ in range(600):
-        if not any(map(is_running, workers)):
-            return
-        time.sleep(0.1)
-    raise AssertionError("workers are still running a minute after their parent was killed")
+    wait_for_end(workers)

@@ -3,15 +3,20 @@
 import functools
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import soundfile
 import torch
 from lhotse import CutSet
+from lhotse.features.io import close_cached_file_handles
 
 import toolkit
+from tests.data.orphans import is_running, wait_for_end
 from toolkit.bin import kmeans as kmeans_command
 from toolkit.bin import label as label_command
 from toolkit.bin import quality as quality_command
@@ -21,7 +26,7 @@ from toolkit.errors import UserError
 from toolkit.nn.features import Mfcc
 from toolkit.ssl.extract import MfccFrames, ModelFrames, average, build, draw, extract, mfcc_recipe, multiple
 from toolkit.ssl.kmeans import KMeans, fit
-from toolkit.ssl.labels import Labeller, label_cuts, read_summary
+from toolkit.ssl.labels import Labeller, label_cuts, load_labels, read_summary
 from toolkit.tasks.load import save_model
 from toolkit.tasks.ssl import SslConfig, SslTask
 
@@ -251,6 +256,71 @@ def test_several_processes_give_the_same(tmp_path, corpus, codebook):
         sizes = label_cuts(open_cuts(corpus), tmp_path / str(jobs), {}, make, jobs, shard_size=2)
         assert list(sizes) == [2] * 5
     assert content(tmp_path / "1") == content(tmp_path / "2")
+
+
+def open_files() -> int:
+    return h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
+
+
+def test_few_files_of_labels_are_open_at_a_time(tmp_path, corpus, codebook, monkeypatch):
+    label(corpus, tmp_path, codebook, shard_size=1)
+    monkeypatch.setattr("toolkit.ssl.labels.MOST_OPEN_FILES", 3)
+    close_cached_file_handles()
+    most = 0
+    for cut in CutSet.from_file(tmp_path / "cuts.jsonl.gz"):
+        assert np.array_equal(load_labels(cut), cut.load_labels())
+        most = max(most, open_files())
+    assert most == 3
+    close_cached_file_handles()
+
+
+def drop_the_labels(path: Path) -> None:
+    with h5py.File(path, "w"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (Path.unlink, "No such file or directory"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "damaged .*truncated file"),
+        (lambda path: path.write_bytes(b""), "damaged .*file signature not found"),
+        (drop_the_labels, "damaged .*doesn't exist"),
+    ],
+    ids=["missing", "cut short", "empty", "without the labels"],
+)
+def test_labels_that_cannot_be_read(tmp_path, corpus, codebook, spoil, reason):
+    label(corpus, tmp_path, codebook)
+    spoil(tmp_path / "shards/00000.h5")
+    cut = next(iter(CutSet.from_file(tmp_path / "cuts.jsonl.gz")))
+    message = rf"shards/00000.h5: {reason}.*, expected the labels of cut synthetic-0-0000$"
+    with pytest.raises(UserError, match=message):
+        load_labels(cut)
+
+
+ORPHAN = """
+import multiprocessing, time
+from pathlib import Path
+from toolkit.ssl.labels import _in_processes
+
+def build(number):
+    print(multiprocessing.process.current_process().pid, flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    list(_in_processes([(0, [], Path("folder"))], build, jobs=2))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_processes_die_with_the_one_they_work_for(tmp_path):
+    (tmp_path / "orphan.py").write_text(ORPHAN)
+    parent = subprocess.Popen([sys.executable, tmp_path / "orphan.py"], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    assert is_running(child)
+    parent.kill()
+    parent.wait()
+    wait_for_end([child])
 
 
 def test_a_folder_of_other_labels_is_refused(tmp_path, corpus, codebook):

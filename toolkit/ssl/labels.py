@@ -12,6 +12,7 @@ import gzip
 import io
 import itertools
 import json
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -27,12 +28,17 @@ import numpy as np
 import torch
 from lhotse import MonoCut
 from lhotse.array import Array, TemporalArray
+from lhotse.features.io import close_cached_file_handles, lookup_cache_or_open
 
 from toolkit.data.manifests import write_cuts
 from toolkit.errors import UserError
 from toolkit.files import atomic_write, read_json, read_jsonl, write_json, write_jsonl
+from toolkit.processes import die_with_parent
 from toolkit.ssl.extract import FrameFeatures, extract
 from toolkit.ssl.kmeans import KMeans
+
+MOST_OPEN_FILES = 100
+"""Files of labels that a process keeps open; many systems allow 1024 of any kind."""
 
 
 @dataclass
@@ -113,6 +119,25 @@ def read_summary(folder: str | Path) -> Summary:
     return Summary(**found["summary"])
 
 
+def load_labels(cut: MonoCut) -> np.ndarray:
+    """Reads the labels of a cut, (T,) int16; the cut has some.
+
+    Lhotse alone would keep every file of labels open that it ever read.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    if lookup_cache_or_open.cache_info().currsize >= MOST_OPEN_FILES:
+        close_cached_file_handles()
+    try:
+        return cut.load_labels()
+    except (OSError, RuntimeError, KeyError, ValueError, AssertionError) as error:
+        path = getattr(error, "filename", None) or cut.custom["labels"].array.storage_path
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else f"damaged ({error})"
+        raise UserError(f"{path}: {reason}, expected the labels of cut {cut.id}") from None
+
+
 def _is_done(folder: Path, recipe: dict[str, Any]) -> bool:
     """Whether the folder holds all labels of this recipe; writes the recipe where there is none yet."""
     path = folder / "recipe.json"
@@ -138,7 +163,8 @@ def _start(build: Callable[[int], Labeller], number: int) -> None:
     _labeller = build(number)
 
 
-def _start_process(build: Callable[[int], Labeller], numbers: Any, threads: int) -> None:
+def _start_process(build: Callable[[int], Labeller], numbers: Any, threads: int, parent: int) -> None:
+    die_with_parent(parent)
     # Ctrl-C reaches the whole group; shards that are under way get done, and the parent ends the rest.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
@@ -161,7 +187,8 @@ def _in_processes(shards: Iterable[Shard], build: Callable[[int], Labeller], job
     for number in range(jobs):
         numbers.put(number)
     threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(jobs, context, _start_process, (build, numbers, threads)) as pool:
+    start = (build, numbers, threads, os.getpid())
+    with ProcessPoolExecutor(jobs, context, _start_process, start) as pool:
         pending: deque[Future[int]] = deque()
         try:
             for shard in shards:

@@ -14,6 +14,7 @@ from toolkit.data.batch import SslBatch, pad, read_audio
 from toolkit.errors import UserError
 from toolkit.models.base import SpeechConfig, SpeechEncoder
 from toolkit.optim.build import OptimConfig
+from toolkit.ssl.labels import load_labels
 from toolkit.ssl.model import SslModel
 from toolkit.ssl.registry import OBJECTIVES
 from toolkit.tasks.base import DataConfig, InitConfig, Task, inner
@@ -90,7 +91,7 @@ class SslTask(Task):
                 f"{self.config.data.train}: labels of cut {cut.id} come every {array.frame_shift} s, expected "
                 f"{self.frame_shift} s as the encoder's frames"
             )
-        labels = torch.from_numpy(cut.load_labels().astype("int64"))
+        labels = torch.from_numpy(load_labels(cut).astype("int64"))
         classes, most = self.config.objective.num_classes, int(labels.max())
         if most >= classes:
             raise UserError(
