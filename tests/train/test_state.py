@@ -53,6 +53,14 @@ def test_everything_comes_back_from_disk(tmp_path):
         assert all(torch.equal(moments["state"][index][name], value) for name, value in values.items())
 
 
+@pytest.mark.parametrize("old, new", [("fp32", "fp16"), ("bf16", "fp16"), ("fp16", "fp32")])
+def test_a_run_may_go_on_in_another_precision(tmp_path, old, new):
+    toy_trainer(tmp_path, precision=old).run()
+    trainer = toy_trainer(tmp_path, precision=new, max_updates=16)
+    trainer.run()
+    assert trainer.state.update == 16 and trainer.state.scaler.is_enabled() == (new == "fp16")
+
+
 def test_a_checkpoint_of_another_model(tmp_path):
     toy_trainer(tmp_path).run()
     path = checkpoint.steps(tmp_path / "checkpoints")[-1]

@@ -95,7 +95,8 @@ class State:
         if self.average is not None:
             checkpoint.load_weights(self.average, _part(tensors, "average."), path)
         self._restore_optimizer(_part(tensors, "optimizer."))
-        self.scaler.load_state_dict(meta["scaler"])
+        if meta["scaler"]:  # Empty if the run was not in fp16 until now: then the loss scale starts afresh.
+            self.scaler.load_state_dict(meta["scaler"])
         self.update, self.elapsed = meta["update"], meta["elapsed"]
         self.position, self.consumed = tuple(meta["position"]), meta["consumed"]
         return list(changed.values())
