@@ -4,9 +4,11 @@ import multiprocessing
 import os
 import signal
 import socket
+from datetime import timedelta
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from toolkit.errors import UserError
 from toolkit.train.distributed import World, distributed, sole_owner
@@ -48,6 +50,39 @@ def test_one_process_is_the_simplest_case():
         assert world.union(["b", "a", "b"]) == ["a", "b"] and world.union([]) == []
         world.barrier()
     assert not World(1, 2, torch.device("cpu")).is_main
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """A machine with two GPUs, as far as the choice of one goes; gives the list of those that were chosen."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    return chosen
+
+
+def test_each_process_has_the_gpu_of_its_number(monkeypatch, two_gpus):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with distributed() as world:
+        assert [world.device] == two_gpus == [torch.device("cuda", 1)]
+
+
+def test_more_processes_than_gpus(monkeypatch, two_gpus):
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UserError, match=r"process 2 .*: found 2 GPU\(s\), expected .*--nproc-per-node 2"):
+        with distributed():
+            raise AssertionError("a GPU that is not there")
+    assert not two_gpus
+
+
+def test_the_others_wait_for_hours_while_the_main_process_prepares(monkeypatch):
+    waits = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: waits.append(timeout))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    with distributed():
+        assert waits[0] >= timedelta(hours=2)
 
 
 def agree(rank, port, results):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -14,6 +15,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from toolkit.errors import UserError
+
+# While the main process prepares (reads all transcripts to learn a tokenizer, say), the others wait for it, and the
+# 10 minutes that PyTorch would give it on GPUs can be too few. This is no watch over processes that die: torchrun is.
+PATIENCE = timedelta(hours=12)
 
 
 @dataclass
@@ -53,20 +58,34 @@ class World:
 
 @contextmanager
 def distributed() -> Iterator[World]:
-    """Joins the processes that torchrun started, and takes leave of them at the end."""
+    """Joins the processes that torchrun started, and takes leave of them at the end.
+
+    Raises:
+        UserError: there are more processes than GPUs on this machine.
+    """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
+    device = _own_device()
     if size > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield World(rank, size, device)
     finally:
         if size > 1:
             dist.destroy_process_group()
+
+
+def _own_device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    number, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if number >= count:
+        raise UserError(
+            f"process {number} (from 0) of this machine: found {count} GPU(s), expected one for each process; start "
+            f"no more, as with torchrun --nproc-per-node {count}"
+        )
+    device = torch.device("cuda", number)
+    torch.cuda.set_device(device)
+    return device
 
 
 @contextmanager
