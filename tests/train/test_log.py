@@ -34,6 +34,24 @@ def test_what_will_be_done_again_is_forgotten(tmp_path):
     assert [row["id"] for row in whole_rows(tmp_path / "skipped.jsonl")] == ["a", "b"]
 
 
+def test_what_several_processes_skip_is_listed_once(tmp_path, capsys):
+    """Also if a file that was written before names a recording twice."""
+    row = {"path": "", "reason": "empty: no samples"}
+    (tmp_path / "skipped.jsonl").write_text(2 * (json.dumps({"id": "a"} | row) + "\n"))
+    logs = [Log(tmp_path, World(rank, 2, torch.device("cpu")), update=0) for rank in range(2)]
+    for rank, name in ((1, "b"), (0, "a"), (0, "b"), (0, "ä"), (1, "ä"), (1, "c"), (0, "c"), (0, "d")):
+        logs[rank].skip([{"id": name} | row])
+    for log in logs:
+        log.skip([])
+        log.close()
+    assert [found["id"] for found in whole_rows(tmp_path / "skipped.jsonl")] == ["a", "b", "ä", "c", "d"]
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[1:] for line in said] == [
+        f"{name}: empty: no samples ({count} so far, see skipped.jsonl)".split()
+        for name, count in (("ä", 3), ("d", 5))
+    ]
+
+
 def test_meter_divides_sums_by_the_weight():
     meter = Meter(torch.device("cpu"))
     for weight in (1.0, 3.0):

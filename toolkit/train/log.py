@@ -1,5 +1,6 @@
 """What a run says: lines for people, metrics.jsonl, TensorBoard events, and the list of skipped recordings."""
 
+import fcntl
 import json
 import sys
 import time
@@ -17,17 +18,17 @@ SUMS = ("audio", "padded")
 
 
 class Meter:
-    """Sums of losses and statistics since the last report, kept on the device so that nothing waits."""
+    """Sums of losses and statistics since the last report, each kept where it is computed so that nothing waits."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.sums: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor | float] = {}
 
-    def add(self, values: dict[str, Tensor]) -> None:
+    def add(self, values: dict[str, Tensor | float]) -> None:
         """Adds one batch's sums."""
         for name, value in values.items():
-            value = torch.as_tensor(value, device=self.device).detach().double()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            value = value.detach().double() if isinstance(value, Tensor) else value
+            self.sums[name] = self.sums.get(name, 0.0) + value
 
     def means(self, world: World) -> dict[str, float]:
         """Every sum over the weight, over all ranks; the meter starts again at zero.
@@ -37,8 +38,9 @@ class Meter:
         """
         # A rank whose batches were all unreadable, or that had none, lacks the task's statistics.
         names = world.union(self.sums)
-        nothing = torch.zeros((), device=self.device, dtype=torch.float64)
-        sums = torch.stack([self.sums.get(name, nothing) for name in names])
+        sums = torch.stack(
+            [torch.as_tensor(self.sums.get(n, 0.0), dtype=torch.float64, device=self.device) for n in names]
+        )
         totals = dict(zip(names, world.sum(sums).tolist(), strict=True))
         self.sums = {}
         weight = totals.pop("weight")
@@ -46,21 +48,22 @@ class Meter:
 
 
 class Log:
-    """The files and lines of one run; only the main process writes them (every rank lists what it skipped)."""
+    """The files and lines of one run; the main process writes them, but every one lists what it skipped."""
 
     def __init__(self, folder: Path, world: World, update: int) -> None:
         self.folder = folder
         self.world = world
         self.metrics_path = folder / "metrics.jsonl"
         self.skipped_path = folder / "skipped.jsonl"
-        skipped = whole_rows(self.skipped_path)
-        self.skipped = {row["id"] for row in skipped}
+        self.skipped: set[str] = set()
+        self.skipped_read = 0
         self.start = time.monotonic()
         self.writer = None
         if world.is_main:
             from torch.utils.tensorboard import SummaryWriter
 
-            write_jsonl(self.skipped_path, skipped)
+            rows = {row["id"]: row for row in whole_rows(self.skipped_path)}
+            write_jsonl(self.skipped_path, rows.values())
             # What comes after this update will be done again.
             kept = [row for row in whole_rows(self.metrics_path) if row["step"] <= update]
             write_jsonl(self.metrics_path, kept)
@@ -91,12 +94,19 @@ class Log:
                     self.writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
 
     def skip(self, rows: list[dict[str, str]]) -> None:
-        """Lists recordings that could not be used, once each."""
-        new = [row for row in rows if row["id"] not in self.skipped]
-        if new:
+        """Lists recordings that could not be used, once each, whichever processes met them."""
+        if all(row["id"] in self.skipped for row in rows):
+            return
+        with open(self.skipped_path, "ab+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # Until the file is closed.
+            # What other processes have listed since the last look.
+            file.seek(self.skipped_read)
+            self.skipped.update(json.loads(text)["id"] for text in file)
+            new = [row for row in rows if row["id"] not in self.skipped]
+            file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in new)
             self.skipped.update(row["id"] for row in new)
-            with open(self.skipped_path, "a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in new)
+            self.skipped_read = file.tell()
+        if new:
             self.say(
                 f"skipped {new[0]['id']}: {new[0]['reason']} ({len(self.skipped)} so far, see skipped.jsonl)"
             )
