@@ -92,3 +92,11 @@ def test_the_debug_recipe_is_deterministic(tmp_path):
         finish(tmp_path / name, [])
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
+
+
+@pytest.mark.gpu
+def test_a_run_on_a_gpu_repeats_exactly_if_asked_to(tmp_path):
+    for name in "ab":
+        finish(tmp_path / name, [*ONE, "--train.deterministic=true"])
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert metrics(tmp_path / "a") == metrics(tmp_path / "b")

@@ -8,11 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from tests.train.toy import ToyModel, ToyTask, batch, toy_trainer, weights
+from tests.train.toy import ToyModel, ToyTask, batch, infinite_gradient, toy_trainer, weights
 from toolkit import checkpoint
+from toolkit.data.batch import AudioBatch
 from toolkit.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("process_settings")
+
+
+class NoRoom(AudioBatch):
+    """A batch for which the device has no room."""
 
 
 def assert_equal(found, expected, **tolerance):
@@ -225,19 +230,24 @@ def test_a_loss_that_is_not_finite(tmp_path, accumulation):
 
 
 def test_a_gradient_that_is_not_finite(tmp_path):
-    task = ToyTask()
-    plain = task.loss
-
-    def loss(model, batch):
-        value, stats, weight = plain(model, batch)
-        if task.update == 2:
-            # Adds nothing to the loss, and infinity to the gradient.
-            value = value + (model.head[2].bias * 0).sqrt().sum()
-        return value, stats, weight
-
-    task.loss = loss
+    task = infinite_gradient(ToyTask(), lambda update: update == 2)
     with pytest.raises(UserError, match="update 2: the loss or its gradient is not finite"):
         toy_trainer(tmp_path, task).run()
+
+
+def test_fp16_passes_over_an_update_whose_gradient_is_not_finite(tmp_path):
+    task = infinite_gradient(ToyTask(), lambda update: update == 2)
+    model = toy_trainer(tmp_path, task, precision="fp16").run()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_fp16_that_never_learns_is_no_success(tmp_path):
+    task = infinite_gradient(ToyTask(), lambda update: True)
+    with pytest.raises(
+        UserError, match="update 31: the loss or its gradient is not finite; .*train.precision"
+    ):
+        toy_trainer(tmp_path, task, precision="fp16", max_updates=40).run()
+    assert (tmp_path / "failed" / "update-31-rank-0-0.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -247,23 +257,48 @@ def test_a_gradient_that_is_not_finite(tmp_path):
         RuntimeError(
             "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
         ),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         MemoryError(),
     ],
-    ids=["gpu", "cpu", "python"],
+    ids=["gpu", "cpu", "cublas", "python"],
 )
-def test_out_of_memory(tmp_path, error):
-    def spoil(update, _):
-        if update == 6:
-            raise error
+@pytest.mark.parametrize("where", ["loss", "transfer", "step"])
+def test_out_of_memory(tmp_path, monkeypatch, error, where):
+    def fail(*_):
+        raise error
 
+    task = ToyTask(lambda update, _: fail() if (update, where) == (6, "loss") else None)
+    trainer = toy_trainer(tmp_path, task)
+    if where == "transfer":
+        task.make_batch = lambda total: batch(total, AudioBatch if total != 6 else NoRoom)
+        monkeypatch.setattr(NoRoom, "to", fail)
+    elif where == "step":
+        step = trainer.state.optimizer.step
+        trainer.state.optimizer.step = lambda: fail() if task.update == 6 else step()
     with pytest.raises(UserError) as caught:
-        toy_trainer(tmp_path, ToyTask(spoil)).run()
+        trainer.run()
     path = tmp_path / "failed" / "update-6-rank-0.json"
     assert str(caught.value).startswith(
         f"update 6: out of memory with 4 x 2.0 s; the batch is described in {path}"
     )
     assert "data.sampler.max_duration" in str(caught.value)
     assert json.loads(path.read_text())["cut_ids"] == batch(6).ids
+
+
+def test_out_of_memory_in_validation(tmp_path):
+    task = ToyTask()
+    plain = task.loss
+
+    def loss(model, batch):
+        if not model.training:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return plain(model, batch)
+
+    task.loss = loss
+    with pytest.raises(UserError, match="update 6: out of memory with 1 x 2.0 s; the batch is described in"):
+        toy_trainer(tmp_path, task, valid_every=6).run()
+    written = json.loads((tmp_path / "failed" / "update-6-rank-0.json").read_text())
+    assert written["cut_ids"] == batch(1000).ids
 
 
 def test_other_errors_are_not_hidden(tmp_path):

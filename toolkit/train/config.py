@@ -32,8 +32,9 @@ class TrainConfig:
     """Batches that are looked through for the largest before training, which is then tried for memory; 0 for none."""
     threads: int = 0
     """CPU threads of each process; 0 leaves the choice to PyTorch."""
-    deterministic: bool = True
-    """Only arithmetic whose result does not depend on timing; costs some speed on GPUs."""
+    deterministic: bool = False
+    """On GPUs, the same bits from the same run, at a cost of speed and memory; not for kernels that PyTorch warns of,
+    such as the gradient of CTC. CPUs always give the same bits."""
     compile: bool = False
     """Compile the model with torch.compile."""
 

@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,13 +84,24 @@ def non_finite(pending: Pending, folder: Path, rank: int) -> UserError:
     )
 
 
-def out_of_memory(batch: Any, folder: Path, update: int, rank: int) -> UserError:
-    """Writes the batch aside; returns the error to raise."""
-    path = write_batch(folder, f"update-{update}-rank-{rank}", batch, problem="out of memory")
-    return UserError(
-        f"update {update}: out of memory with {size_of(batch)}; the batch is described in {path}; lower "
-        "data.sampler.max_duration (and raise train.accumulation to keep the update's size) or data.sampler.max_seconds"
-    )
+@contextmanager
+def explained_memory(batch: Any, folder: Path, update: int, rank: int) -> Iterator[None]:
+    """Watches over work on a batch.
+
+    Raises:
+        UserError: memory is used up; the batch is written aside.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        path = write_batch(folder, f"update-{update}-rank-{rank}", batch, problem="out of memory")
+        raise UserError(
+            f"update {update}: out of memory with {size_of(batch)}; the batch is described in {path}; lower "
+            "data.sampler.max_duration (and raise train.accumulation to keep the update's size) or "
+            "data.sampler.max_seconds"
+        ) from None
 
 
 def nothing_to_learn(update: int, updates: int, folder: Path) -> UserError:
@@ -106,5 +119,8 @@ def size_of(batch: Any) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for the errors with which PyTorch reports that memory is used up."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    """True for the errors with which Python, PyTorch and the libraries of CUDA report that memory is used up."""
+    signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        sign in str(error) for sign in signs
+    )

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,14 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 from toolkit import checkpoint
 from toolkit.errors import UserError
 from toolkit.optim.build import OptimConfig, build_optimizer, set_learning_rate
+from toolkit.train.arithmetic import set_arithmetic
 from toolkit.train.config import TrainConfig
 from toolkit.train.distributed import World
 from toolkit.train.failure import (
     Pending,
-    is_out_of_memory,
+    explained_memory,
     non_finite,
     nothing_to_learn,
-    out_of_memory,
     size_of,
 )
 from toolkit.train.log import SUMS, Log, Meter, bar
@@ -42,6 +42,7 @@ MAY_CHANGE = (
     # What the advice after a failure names; the run is another from here on, as the user wants it.
     "train.clip_norm",
     "train.precision",
+    "train.deterministic",
     "optim.lr",
     "optim.schedule.",
     "data.sampler.max_duration",
@@ -49,6 +50,8 @@ MAY_CHANGE = (
 )
 # Updates in a row without anything to learn from, after which a run gives up.
 IDLE_UPDATES = 20
+# fp16's loss scale begins at 2^16 and is halved by every update that is not finite; so far down none ever will be.
+MIN_LOSS_SCALE = 2.0**-14
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -117,11 +120,7 @@ class Trainer:
     ) -> None:
         self.task, self.config, self.optim, self.seed = task, config, optim, seed
         self.folder, self.world, self.checkpoints = folder, world, folder / "checkpoints"
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
-        # No result here depends on memory that was never written, and filling it takes time.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        set_arithmetic(config, world.device)
         torch.manual_seed(seed)
         model = task.build_model()
         fresh = not checkpoint.steps(self.checkpoints)
@@ -143,7 +142,10 @@ class Trainer:
         for message in messages:
             self.log.say(message)
         compiled = torch.compile(model, dynamic=True) if config.compile else model
-        self.wrapped = DistributedDataParallel(compiled) if world.size > 1 else compiled
+        self.wrapped = compiled
+        if world.size > 1:
+            # Buffers are constants here (no running statistics), equal on all ranks from the start.
+            self.wrapped = DistributedDataParallel(compiled, broadcast_buffers=False)
         self.meter = Meter(world.device)
         self.sigterm = self.stopping = False
         self.idle = 0
@@ -198,6 +200,8 @@ class Trainer:
             checkpoint_due = last or state.update % config.checkpoint_every == 0
             if checkpoint_due or self.stopping or state.update % config.log_every == 0:
                 self._check(pending)  # Here too a request to stop may be found.
+                if state.scaler.is_enabled() and state.scaler.get_scale() < MIN_LOSS_SCALE:
+                    raise non_finite(pending, self.folder, self.world.rank)
                 self._report(bar(state.update, first, config.max_updates, time.monotonic() - start), pending)
                 pending = None
             paused = time.monotonic()
@@ -220,7 +224,7 @@ class Trainer:
         return self.task.training_batches(state.position, state.consumed, world.rank, world.size, pin)
 
     def _update(self, batches: Iterator) -> Pending:
-        """One step of the optimiser; nothing here waits for the device (but fp16's loss scale)."""
+        """One step of the optimiser; nothing here waits for a GPU."""
         state, config, world = self.state, self.config, self.world
         self.task.update = state.update
         factor = self.optim.schedule.factor(state.update, config.max_updates)
@@ -236,8 +240,15 @@ class Trainer:
             losses.append(loss)
         # Rank r has row r of `size` batches, so rank 0, which writes checkpoints, knows where the row began.
         state.position, state.consumed = tuple(position), position.total - world.rank + world.size
-        stop = torch.tensor(float(self.sigterm), device=world.device)
-        signals = world.sum(torch.stack([weight, stop, torch.stack(losses).sum()]).double())
+        with self._explained_memory(batch):
+            signals, norm = self._step(weight, torch.stack(losses).sum())
+        return Pending(signals, norm, losses, seen, state.update, check_norm=not state.scaler.is_enabled())
+
+    def _step(self, weight: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
+        """Makes an update of the gradients; returns the signals and the norm that `Pending` holds."""
+        state, config, world = self.state, self.config, self.world
+        stop = torch.full((), float(self.sigterm), device=world.device)
+        signals = world.sum(torch.stack([weight, stop, loss]).double())
         state.scaler.unscale_(state.optimizer)
         grads = [p.grad for p in state.model.parameters() if p.grad is not None]
         # DDP leaves the mean over ranks; the update wants the sum over ranks and batches, divided by the weight.
@@ -250,24 +261,18 @@ class Trainer:
         state.optimizer.zero_grad(set_to_none=True)
         if state.average is not None:
             update_average(state.average, state.model, config.average_decay, state.update)
-        return Pending(signals, norm, losses, seen, state.update, check_norm=not state.scaler.is_enabled())
+        return signals, norm
 
     def _backward(self, batch: Any, total: int, last: bool) -> tuple[Tensor, Tensor]:
         """Adds one batch's gradients; returns its loss and weight."""
         torch.manual_seed(self.seed * 1_000_003 + total)
-        on_device = batch.to(self.world.device)
         # Gradients travel between ranks once an update, with its last batch.
         quiet = self.world.size > 1 and not last
-        with self.wrapped.no_sync() if quiet else nullcontext():
-            try:
-                loss, stats, weight = self._loss(self.wrapped, on_device)
-                if batch.placeholder:
-                    loss, weight, stats = loss * 0, weight * 0, {}
-                self.state.scaler.scale(loss).backward()
-            except (RuntimeError, MemoryError) as error:
-                if is_out_of_memory(error):
-                    raise out_of_memory(batch, self.folder, self.state.update, self.world.rank) from None
-                raise
+        with self._explained_memory(batch), self.wrapped.no_sync() if quiet else nullcontext():
+            loss, stats, weight = self._loss(self.wrapped, batch.to(self.world.device))
+            if batch.placeholder:
+                loss, weight, stats = loss * 0, weight * 0, {}
+            self.state.scaler.scale(loss).backward()
         self.log.skip(batch.skipped)
         sizes = {"audio": batch.seconds, "padded": batch.padded_seconds}
         self.meter.add({"loss": loss, "weight": weight, **sizes, **stats})
@@ -277,7 +282,10 @@ class Trainer:
         enabled = self.config.precision != "fp32"
         with torch.autocast(self.world.device.type, DTYPES[self.config.precision], enabled=enabled):
             loss, stats, weight = self.task.loss(model, batch)
-        return loss, stats, torch.as_tensor(weight, device=loss.device)
+        return loss, stats, weight.to(loss.device, non_blocking=True)
+
+    def _explained_memory(self, batch: Any) -> AbstractContextManager[None]:
+        return explained_memory(batch, self.folder, self.state.update, self.world.rank)
 
     def _check(self, pending: Pending | None) -> None:
         """Reads an update's numbers; every rank reads the same ones and so decides the same."""
@@ -322,7 +330,8 @@ class Trainer:
         for _, batch in self.task.validation_batches(world.rank, world.size, world.device.type == "cuda"):
             self.log.skip(batch.skipped)
             if not batch.placeholder:
-                loss, stats, weight = self._loss(model, batch.to(world.device))
+                with self._explained_memory(batch):
+                    loss, stats, weight = self._loss(model, batch.to(world.device))
                 meter.add({"loss": loss, "weight": weight, "audio": batch.seconds, **stats})
         model.train(training)
         means = meter.means(world)
