@@ -224,7 +224,7 @@ class Trainer:
         return self.task.training_batches(state.position, state.consumed, world.rank, world.size, pin)
 
     def _update(self, batches: Iterator) -> Pending:
-        """One step of the optimiser; nothing here waits for a GPU."""
+        """One step of the optimiser; nothing here waits for a GPU (but PyTorch's CTC, if that is the loss)."""
         state, config, world = self.state, self.config, self.world
         self.task.update = state.update
         factor = self.optim.schedule.factor(state.update, config.max_updates)
