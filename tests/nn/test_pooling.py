@@ -3,18 +3,7 @@
 import pytest
 import torch
 
-from toolkit.nn.pooling import AttentiveStatisticsPooling, StatisticsPooling, WeightedLayerSum
-
-POOLINGS = [StatisticsPooling, AttentiveStatisticsPooling]
-
-
-def test_statistics_are_mean_and_standard_deviation():
-    frames, lengths = torch.randn(3, 11, 4), torch.tensor([11, 5, 1])
-    pooled = StatisticsPooling(4)(frames, lengths)
-    for b, length in enumerate(lengths):
-        own = frames[b, :length]
-        torch.testing.assert_close(pooled[b, :4], own.mean(0))
-        torch.testing.assert_close(pooled[b, 4:], own.std(0, correction=0), atol=5e-4, rtol=1e-4)
+from toolkit.nn.pooling import AttentiveStatisticsPooling, WeightedLayerSum
 
 
 def test_attentive_statistics_follow_the_paper():
@@ -34,11 +23,10 @@ def test_attentive_statistics_follow_the_paper():
         torch.testing.assert_close(pooled[b].double(), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("padding", [0.0, 1e4, torch.nan])
-def test_padding_changes_nothing(pooling, padding):
+def test_padding_changes_nothing(padding):
     torch.manual_seed(0)
-    layer = pooling(4)
+    layer = AttentiveStatisticsPooling(4)
     short, long = torch.randn(1, 5, 4), torch.randn(1, 12, 4)
     batch = torch.full((2, 12, 4), padding)
     batch[0, :5], batch[1] = short[0], long[0]
@@ -47,9 +35,8 @@ def test_padding_changes_nothing(pooling, padding):
     torch.testing.assert_close(together[1:], layer(long, torch.tensor([12])))
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_gradient_is_finite_on_constant_frames_and_padding(pooling):
-    layer = pooling(4)
+def test_gradient_is_finite_on_constant_frames_and_padding():
+    layer = AttentiveStatisticsPooling(4)
     frames = torch.ones(2, 6, 4, requires_grad=True)
     layer(frames, torch.tensor([6, 2])).sum().backward()
     assert frames.grad.isfinite().all()

@@ -61,6 +61,27 @@ def test_padding_and_unmasked_frames_get_no_gradient():
     assert torch.equal(frames.grad.abs().sum(-1) > 0, mask & valid & (targets >= 0))
 
 
+def test_what_padding_holds_does_not_matter():
+    output, targets, mask = random_case()
+    objective = HubertObjective(HubertConfig(num_classes=4, unmasked_weight=1.0), 6)
+    expected = objective.loss(output, targets, mask)[0]
+    padding = torch.arange(9) >= output.lengths[:, None]
+    frames = output.frames.masked_fill(padding[..., None], math.nan).requires_grad_()
+    loss = objective.loss(output._replace(frames=frames), targets, mask)[0]
+    loss.backward()
+    assert loss == expected
+    assert objective.head.weight.grad.isfinite().all() and frames.grad[~padding].isfinite().all()
+
+
+def test_nothing_depends_on_values_that_a_gpu_would_have_to_tell():
+    output, targets, mask = random_case()
+    objective = HubertObjective(HubertConfig(num_classes=4, unmasked_weight=1.0), 6).to("meta")
+    output = EncoderOutput(output.frames.to("meta"), output.lengths.to("meta"), [])
+    loss, stats, weight = objective.loss(output, targets.to("meta"), mask.to("meta"))
+    assert loss.shape == stats["accuracy"].shape == weight.shape == ()
+    assert objective.mask(output.lengths, 9, torch.arange(3, device="meta")).shape == (3, 9)
+
+
 def test_nothing_masked_is_no_loss():
     output, targets, mask = random_case()
     objective = HubertObjective(HubertConfig(num_classes=4), 6)

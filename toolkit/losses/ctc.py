@@ -13,6 +13,9 @@ def ctc_loss(
 ) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood of each utterance's tokens, blank = 0.
 
+    On a GPU this waits for what was computed before: PyTorch plans its kernels from lengths on the CPU, and copies them
+    there.
+
     Args:
         log_probs: (B, T, V) log-probabilities.
         lengths: (B,) valid frames.

@@ -68,8 +68,11 @@ class SpeechEncoder(nn.Module):
             features = augment(features, feature_lengths)
         return self.encoder(features, feature_lengths, mask)
 
-    def output_lengths(self, lengths: Tensor) -> Tensor:
-        """The number of frames for each number of samples, (B,) -> (B,)."""
+    def output_lengths(self, lengths: int | Tensor) -> int | Tensor:
+        """Frames for a number of samples, or for each of (B,) int64.
+
+        Numbers stay numbers, so that the shape of a mask needs no look into a tensor.
+        """
         return self.encoder.output_lengths(self.frontend.output_lengths(lengths))
 
 

@@ -88,8 +88,8 @@ class ConformerEncoder(nn.Module):
             outputs.append(layer(outputs[-1], rotation, valid))
         return EncoderOutput(outputs[-1], lengths, outputs)
 
-    def output_lengths(self, lengths: Tensor) -> Tensor:
-        """Encoder frames for each number of feature frames."""
+    def output_lengths(self, lengths: int | Tensor) -> int | Tensor:
+        """Encoder frames for a number of feature frames, or for each of (B,) int64."""
         return (lengths + self.subsampling - 1) // self.subsampling
 
 

@@ -61,6 +61,6 @@ class FbankFrontend(nn.Module):
             deviation = (centred.square().sum((1, 2), keepdim=True) / count).sqrt()
             return centred / deviation.clamp(min=1e-3), frames
 
-    def output_lengths(self, lengths: Tensor) -> Tensor:
-        """Feature frames for each number of samples."""
+    def output_lengths(self, lengths: int | Tensor) -> int | Tensor:
+        """Feature frames for a number of samples, or for each of (B,) int64."""
         return self.fbank.output_lengths(lengths)

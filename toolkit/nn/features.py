@@ -187,16 +187,16 @@ class Fbank(nn.Module):
         """Seconds from one frame to the next."""
         return self.config.window_shift / self.config.sample_rate
 
-    def output_lengths(self, lengths: Tensor) -> Tensor:
-        """Frames for each number of samples, (B,) -> (B,) int64."""
-        return self.config.num_frames(lengths).long()
+    def output_lengths(self, lengths: int | Tensor) -> int | Tensor:
+        """Frames for a number of samples, or for each of (B,) int64."""
+        return self.config.num_frames(lengths)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Computes features in float32, under autocast too.
 
         Args:
             waveforms: (B, S), samples in [-1, 1]; what lies past an utterance's length is not read.
-            lengths: (B,), integers, samples of each utterance, at most S.
+            lengths: (B,) int64, samples of each utterance, at most S.
 
         Returns:
             features (B, T, F), where T is the number of frames of S samples, and frame lengths (B,), int64.

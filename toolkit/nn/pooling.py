@@ -24,22 +24,6 @@ class WeightedLayerSum(nn.Module):
         return sum(weight * layer for weight, layer in zip(self.logits.softmax(0), layers, strict=True))
 
 
-class StatisticsPooling(nn.Module):
-    """Mean and standard deviation over the frames of an utterance.
-
-    Source: Snyder et al. 2018, "X-vectors: Robust DNN embeddings for speaker recognition", section 2.1.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.output_dim = 2 * dim
-
-    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """Frames (B, T, D) and lengths (B,), each at least 1, to (B, 2 D)."""
-        valid = valid_mask(lengths, frames.shape[1])
-        return weighted_statistics(frames, valid[..., None] / lengths[:, None, None])
-
-
 class AttentiveStatisticsPooling(nn.Module):
     """Mean and standard deviation, weighted by a small network that says which frames tell most.
 

@@ -87,8 +87,7 @@ class ModelFrames:
         self.device = next(model.parameters()).device
 
     def num_frames(self, samples: int) -> int:
-        lengths = torch.tensor([samples], device=self.device)
-        return -(-int(self.model.speech.output_lengths(lengths)) // self.step)
+        return -(-self.model.speech.output_lengths(samples) // self.step)
 
     @torch.inference_mode()
     def __call__(self, utterances: list[Tensor]) -> list[Tensor]:

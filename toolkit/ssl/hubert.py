@@ -1,10 +1,11 @@
 """Masked prediction of cluster labels (HuBERT, arXiv 2106.07447; the linear form of k2SSL, arXiv 2411.17100).
 
-Dimensions: B utterances, T frames, D encoder width, C clusters, N frames with a loss.
+Dimensions: B utterances, T frames, D encoder width, C clusters.
 """
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -65,12 +66,13 @@ class HubertObjective(nn.Module):
             The loss, the statistic "accuracy" (summed over masked frames), and the number of masked frames.
         """
         known = (targets >= 0) & valid_mask(output.lengths, targets.shape[1])
-        loss, correct, count = self._part(output.frames, targets, mask & known)
-        if self.config.unmasked_weight:
-            loss = loss + self.config.unmasked_weight * self._part(output.frames, targets, ~mask & known)[0]
-        return loss, {"accuracy": correct}, count
-
-    def _part(self, frames: Tensor, targets: Tensor, where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits = self.head(frames[where]).float() / self.config.temperature
-        loss = functional.cross_entropy(logits, targets[where], reduction="sum")
-        return loss, (logits.argmax(dim=-1) == targets[where]).sum(), where.sum()
+        # To pick out the frames, a GPU would have to tell their number first, for which the CPU would wait. The others
+        # may hold anything, even NaN, which a weight of 0 would not remove.
+        frames = output.frames.masked_fill(~known[..., None], 0.0)
+        logits = self.head(frames).float() / self.config.temperature
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1), targets.clamp(min=0).flatten(), reduction="none"
+        ).view_as(targets)
+        weights = torch.where(mask, 1.0, self.config.unmasked_weight) * known
+        correct = (logits.argmax(dim=-1) == targets) & mask & known
+        return (losses * weights).sum(), {"accuracy": correct.sum()}, (mask & known).sum()

@@ -3,7 +3,6 @@
 Dimensions: B utterances, S samples, T frames.
 """
 
-import torch
 from torch import Tensor, nn
 
 from toolkit.models.base import SpeechEncoder, SpeechModel
@@ -20,6 +19,6 @@ class SslModel(SpeechModel):
 
     def forward(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor) -> tuple[EncoderOutput, Tensor]:
         """Encodes (B, S) waveforms with a mask drawn from (B,) seeds; returns the output and the mask (B, T)."""
-        frames = int(self.speech.output_lengths(torch.tensor(waveforms.shape[1])))
+        frames = self.speech.output_lengths(waveforms.shape[1])
         mask = self.objective.mask(self.speech.output_lengths(lengths), frames, seeds)
         return self.speech(waveforms, lengths, mask), mask

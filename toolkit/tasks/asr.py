@@ -100,7 +100,7 @@ class AsrTask(Task):
         if not (model.training and self.config.mask_prob):
             return None
         speech = inner(model).speech
-        frames = int(speech.output_lengths(torch.tensor(batch.waveforms.shape[1])))
+        frames = speech.output_lengths(batch.waveforms.shape[1])
         lengths = speech.output_lengths(batch.lengths)
         return span_mask(
             lengths, frames, self.config.mask_prob, self.config.mask_span, batch.seeds, min_spans=0

@@ -131,7 +131,7 @@ class SpeakerTask(Task):
         cosines = model(batch.waveforms, batch.lengths)
         loss = angular_margin_softmax(cosines, batch.speakers, margin, config.scale, config.easy)
         right = (cosines.argmax(-1) == batch.speakers).sum()
-        count = torch.tensor(len(cosines), device=loss.device)
+        count = loss.new_full((), len(cosines))
         return loss, {"accuracy": right, "margin": margin * count}, count
 
     def _number(self, cut: Cut) -> int:
