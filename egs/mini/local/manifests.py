@@ -43,10 +43,6 @@ SIGNS = dict(
     zip("0123456789*#", "zero one two three four five six seven eight nine star pound".split(), strict=True)
 )
 """How the English prompts say a sign that stands alone."""
-SIGNS = dict(
-    zip("0123456789*#", "zero one two three four five six seven eight nine star pound".split(), strict=True)
-)
-"""How the English prompts say a sign that stands alone."""
 
 
 def parser() -> argparse.ArgumentParser:
