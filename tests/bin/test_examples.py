@@ -19,6 +19,12 @@ COMMANDS = sorted(
 COMMAND = re.compile(r"(?:python|torchrun\b.*?) -m toolkit\.bin\.(\w+)(.*)")
 
 
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """The parser of a command."""
+    module = import_module(f"toolkit.bin.{name}")
+    return module.parser()
+
+
 def epilogs(parser: argparse.ArgumentParser) -> Iterator[str]:
     """The texts below the options, of a command and of its own commands."""
     yield (parser.epilog or "").replace("%(prog)s", parser.prog)
@@ -36,7 +42,7 @@ def joined(text: str) -> list[str]:
 def help_examples() -> Iterator[str]:
     """The indented lines that start a program; what is indented by four must be such a line."""
     for name in COMMANDS:
-        for epilog in epilogs(import_module(f"toolkit.bin.{name}").parser()):
+        for epilog in epilogs(parser_of(name)):
             for line in joined(epilog):
                 if line.startswith("    ") or re.match(r"  (python|torchrun) ", line):
                     yield line.strip()
@@ -56,7 +62,7 @@ def test_example(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found, "no command"
     name, arguments = found[1], shlex.split(found[2], comments=True)
     assert "..." not in arguments
-    parser = import_module(f"toolkit.bin.{name}").parser()
+    parser = parser_of(name)
     if name == "train":
         check_train(*parser.parse_known_args(arguments))
     else:
