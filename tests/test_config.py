@@ -201,7 +201,7 @@ def test_differences():
 
 SURFACE = {
     "ssl": "task seed data crop_seconds speech objective init optim train",
-    "asr": "task seed data tokenizer speech init mask_prob mask_span head_dropout optim train",
+    "asr": "task seed data tokenizer speech init mask_prob mask_span spec_augment head_dropout optim train",
     "speaker": "task seed data speed_speakers crop_seconds speech init head margin optim train",
     "diarization": "task seed data chunk_seconds speech init head optim train",
 }

@@ -97,7 +97,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
                 yield from ((node.lineno, f"toolkit.{alias.name}") for alias in node.names)
             else:
                 yield node.lineno, node.module
-        elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             name = node.args[0]
             if isinstance(name, ast.Constant):
                 yield node.lineno, name.value
