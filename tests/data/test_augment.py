@@ -9,6 +9,7 @@ import torch
 from lhotse import CutSet
 
 from toolkit.data.augment import AugmentConfig, add_noise, augment, change_speed, random_room
+from toolkit.data.manifests import mono_cut
 from toolkit.data.synthetic import synthetic_cuts
 from toolkit.errors import UserError
 
@@ -152,3 +153,10 @@ def test_missing_noise_is_named(cuts, tmp_path):
 def test_wrong_settings_are_named(key, value):
     with pytest.raises(UserError, match=key):
         AugmentConfig(**{key: value})
+
+
+def test_a_cut_that_lhotse_refuses_is_named():
+    bare = mono_cut("bare", "none.wav", 16000)
+    bare.recording = None
+    with pytest.raises(UserError, match=r"^cut bare \(no file\): cannot be augmented: .*without Recording"):
+        augment(CutSet.from_cuts([bare]), AugmentConfig(speed=[0.9]), random.Random(0))

@@ -1,10 +1,12 @@
 """The stream of batches: a pure function of seed and position, shared out to ranks, resumed anywhere."""
 
+import itertools
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import types
 from itertools import islice
 
 import pytest
@@ -23,8 +25,9 @@ def some_cuts(count=40):
     return [mono_cut(f"cut{i}", "none.wav", 16000 + (i * 7919) % 64000) for i in range(count)]
 
 
-def stream(cuts=None, config=CONFIG, seed=3, shuffle=True):
-    return BatchStream(CutSet(some_cuts() if cuts is None else cuts), config, seed, shuffle, "cuts.jsonl")
+def stream(cuts=None, config=CONFIG, seed=3, shuffle=True, **changes):
+    cuts = CutSet(some_cuts() if cuts is None else cuts)
+    return BatchStream(lambda epoch: cuts, config, seed, shuffle, "cuts.jsonl", **changes)
 
 
 def ids(batches):
@@ -75,6 +78,48 @@ def test_short_and_long_cuts_are_left_out():
     found = [cut for batch in stream(config=config).epoch(0) for cut in batch]
     assert {cut.id for cut in found} == {cut.id for cut in some_cuts() if 2 <= cut.duration <= 3}
     assert 5 < len(found) < 20
+
+
+def test_a_cut_that_is_cropped_counts_as_its_crop():
+    config = SamplerConfig(max_duration=12, max_seconds=3, num_buckets=3)
+    cropped = stream(config=config, crop_seconds=2.0)
+    batches = list(cropped.epoch(0))
+    assert sorted(sum(ids(batches), [])) == sorted(cut.id for cut in some_cuts()) and not cropped.left_out
+    assert len(batches) < 10 < len(list(stream(config=SamplerConfig(max_duration=12)).epoch(0)))
+    for batch in batches:
+        *first, _ = [min(cut.duration, 2.0) for cut in batch]
+        assert not first or len(batch) * max(first) <= 12
+
+
+def collate_nothing(cuts, rng):
+    return types.SimpleNamespace(skipped=[])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_is_left_out_is_listed_by_the_first_rank(num_workers):
+    config = SamplerConfig(max_duration=12, min_seconds=2, max_seconds=3, num_workers=num_workers)
+    for rank, make in itertools.product((0, 1), (training_loader, validation_loader)):
+        place = (Position(0, 0, 0), 0) if make is training_loader else ()
+        loader = make(stream(config=config), collate_nothing, *place, rank, 2, False)
+        rows = {row["id"]: row for _, batch in islice(loader, 8) for row in batch.skipped}
+        expected = {cut.id for cut in some_cuts() if not 2 <= cut.duration <= 3}
+        assert set(rows) == (set() if rank else expected)
+        if rank == 0:
+            assert rows["cut0"] == {
+                "id": "cut0",
+                "path": "none.wav",
+                "reason": "too short: 1.00 s, limit 2 s (data.sampler.min_seconds)",
+            }
+            assert rows["cut5"]["reason"] == "too long: 3.47 s, limit 3 s (data.sampler.max_seconds)"
+
+
+def test_each_epoch_has_cuts_of_its_own():
+    asked = BatchStream(lambda epoch: CutSet(some_cuts(4 + epoch)), CONFIG, 0, False, "cuts.jsonl")
+    walk = asked.walk(Position(0, 0, 0))
+    seen = [(position.epoch, cut.id) for position, cuts in islice(walk, 8) for cut in cuts]
+    assert max(seen)[0] >= 2
+    for epoch in (0, 1):
+        assert [name for at, name in seen if at == epoch] == [cut.id for cut in some_cuts(4 + epoch)]
 
 
 @pytest.mark.parametrize("shuffle", [True, False])

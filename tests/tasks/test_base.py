@@ -1,17 +1,22 @@
 """What all tasks share: where data comes from, and pretrained encoders."""
 
+from itertools import islice
+
 import pytest
 import torch
 from lhotse import CutSet
+from lhotse.utils import fastcopy
 
 from toolkit import load
 from toolkit.config import build
-from toolkit.data.manifests import mono_cut, write_cuts
+from toolkit.data.manifests import mono_cut, open_cuts, write_cuts
+from toolkit.data.shar import write_shar
 from toolkit.data.synthetic import synthetic_cuts
 from toolkit.errors import UserError
 from toolkit.tasks.asr import AsrConfig, AsrTask
 from toolkit.tasks.base import named_cuts
 from toolkit.tasks.load import save_model
+from toolkit.tasks.speaker import SpeakerConfig, SpeakerTask
 from toolkit.tasks.ssl import SslConfig, SslTask
 
 SPEECH = {"encoder": {"dim": 16, "num_layers": 1, "num_heads": 2, "feed_forward_dim": 16, "kernel_size": 3}}
@@ -123,6 +128,52 @@ def test_the_largest_batches(tmp_path, manifest):
     largest = task.largest_batches(5)
     assert largest[0].padded_seconds == pytest.approx(max(batch.padded_seconds for batch in batches))
     assert max(len(batch.ids) for batch in largest) == max(len(batch.ids) for batch in batches)
+
+
+def test_the_largest_batches_are_those_at_the_lowest_speed(tmp_path, manifest):
+    # Labels of frames could not follow the speed.
+    write_cuts(tmp_path / "cuts.jsonl", (fastcopy(cut, custom=None) for cut in open_cuts(manifest)))
+    plain, slowed = (
+        asr(tmp_path / name, tmp_path / "cuts.jsonl", data={"augment": {"speed": speed}})
+        for name, speed in (("plain", []), ("slowed", [1.1, 0.8]))
+    )
+    for task in (plain, slowed):
+        task.build_model()
+    for one, other in zip(plain.largest_batches(5), slowed.largest_batches(5), strict=True):
+        assert other.padded_seconds == pytest.approx(one.padded_seconds / 0.8, rel=1e-3)
+
+
+def test_cropped_cuts_fill_batches_as_their_crops(tmp_path, manifest):
+    sampler = {"max_duration": 5.0, "max_seconds": 0.6, "num_buckets": 2}
+    raw = {"data": {"train": str(manifest), "sampler": sampler}, "speech": SPEECH, "crop_seconds": 0.5}
+    task = SpeakerTask(build(SpeakerConfig, raw, "test"), tmp_path, seed=0)
+    task.prepare()
+    task.build_model()
+    _, batch = next(iter(task.training_batches((0, 0, 0), 0, 0, 1, False)))
+    assert len(batch.ids) == 9 and batch.padded_seconds == 4.5 and not batch.skipped
+    (largest,) = task.largest_batches(1)
+    assert largest.padded_seconds == 4.5
+
+
+def test_shards_are_read_in_another_order_in_every_epoch(tmp_path, manifest):
+    write_shar(open_cuts(manifest), tmp_path / "shar", 1, "flac", pytest.fail)
+    sampler = {"max_duration": 4, "num_buckets": 1, "shar_buffer_size": 2}
+    task = asr(tmp_path, tmp_path / "shar", data={"sampler": sampler})
+    task.build_model()
+    orders = [[cut.id for cut in task.training_cuts(epoch)] for epoch in (0, 1, 2)]
+    assert len(set(map(tuple, orders))) == 3 and len(set(map(frozenset, orders))) == 1
+    assert [cut.id for cut in task.validation_cuts()] == [cut.id for cut in open_cuts(manifest)]
+
+    def batches(start, consumed, count):
+        loader = task.training_batches(start, consumed, 0, 1, False)
+        return [(position, batch.ids) for position, batch in islice(loader, count)]
+
+    whole = batches((0, 0, 0), 0, 20)
+    assert whole[-1][0].epoch >= 2
+    # Few are held in memory, so that the order of the shards shows in the first batch.
+    assert set(whole[0][1]) <= set(orders[0][:6])
+    for consumed in (5, 11, 17):
+        assert batches(whole[consumed][0], consumed, 20 - consumed) == whole[consumed:]
 
 
 def test_cuts_at_another_rate_are_refused(tmp_path):

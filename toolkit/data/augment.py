@@ -10,6 +10,7 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from toolkit.data.audio import audio_paths
 from toolkit.data.manifests import open_cuts
 from toolkit.errors import UserError
 
@@ -69,7 +70,18 @@ def augment(cuts: "CutSet", config: AugmentConfig, rng: random.Random) -> "CutSe
     """
     from lhotse import CutSet
 
-    return CutSet.from_cuts(_augment(cut, config, rng) for cut in cuts)
+    return CutSet.from_cuts(_augment_or_tell(cut, config, rng) for cut in cuts)
+
+
+def _augment_or_tell(cut: "Cut", config: AugmentConfig, rng: random.Random) -> "Cut":
+    try:
+        return _augment(cut, config, rng)
+    except UserError:
+        raise
+    except (AssertionError, ValueError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        source = ", ".join(audio_paths(cut)) or "no file"
+        raise UserError(f"cut {cut.id} ({source}): cannot be augmented: {reason}") from None
 
 
 def _augment(cut: "Cut", config: AugmentConfig, rng: random.Random) -> "Cut":

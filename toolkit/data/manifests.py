@@ -26,7 +26,7 @@ def open_cuts(path: str | Path, shuffle_shards: bool = False, seed: int = 0) -> 
 
     Args:
         path: a `.jsonl` or `.jsonl.gz` file of cuts, or a Lhotse Shar directory.
-        shuffle_shards: for a Shar directory, read the shards in another order in every epoch.
+        shuffle_shards: for a Shar directory, read the shards in random order.
         seed: of that order.
 
     Returns:

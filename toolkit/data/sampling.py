@@ -4,6 +4,7 @@ Every rank walks the same stream and takes every world_size-th batch. So two pro
 accumulation over two batches, and a run goes on after an interruption exactly where it stopped.
 """
 
+import math
 import os
 import random
 import signal
@@ -18,8 +19,11 @@ import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
 from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
+from lhotse.dataset.sampling.base import TimeConstraint
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from toolkit.data.audio import audio_paths
+from toolkit.data.validate import skipped_row
 from toolkit.errors import UserError
 from toolkit.processes import die_with_parent
 
@@ -28,6 +32,7 @@ warnings.filterwarnings("ignore", "You are using Dynamic.* with an eagerly read 
 warnings.filterwarnings("ignore", "We have exceeded the max_duration constraint during sampling")
 
 Collate = Callable[[CutSet, random.Random], Any]
+"""Makes a batch, which has a list `skipped` as `toolkit.data.batch.AudioBatch` has."""
 
 
 class Position(NamedTuple):
@@ -51,18 +56,20 @@ class SamplerConfig:
     max_cuts: int | None = None
     """Most cuts in a batch; null for no limit."""
     min_seconds: float = 0.1
-    """Shorter cuts are left out."""
+    """Shorter cuts are left out, and listed in skipped.jsonl."""
     max_seconds: float = 30.0
-    """Longer cuts are left out."""
+    """Longer cuts are left out likewise; of a cut that is cropped, the crop counts."""
     num_buckets: int = 10
     """Groups of like duration; a batch is drawn from one of them, which keeps padding small."""
     buffer_size: int = 10000
     """Cuts that are held in memory for shuffling and bucketing."""
+    shar_buffer_size: int = 1000
+    """The same for a Shar folder, whose shards are shuffled as well; cuts from there hold their audio in memory."""
     num_workers: int = 0
     """Processes that read audio on each rank; 0 reads it in the training process."""
 
     def __post_init__(self) -> None:
-        for name in ("max_duration", "max_cuts", "num_buckets", "buffer_size"):
+        for name in ("max_duration", "max_cuts", "num_buckets", "buffer_size", "shar_buffer_size"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be positive, got {value}")
@@ -72,35 +79,81 @@ class SamplerConfig:
             raise ValueError(f"min_seconds {self.min_seconds} must be below max_seconds {self.max_seconds}")
 
 
+@dataclass
+class CroppedTime(TimeConstraint):
+    """Limits of a batch, in which a cut counts as long as what is read of it."""
+
+    crop_seconds: float = math.inf
+    """Most seconds that are read."""
+
+    def measure_length(self, example: Cut) -> float:
+        """Seconds of a cut that are read."""
+        return min(example.duration, self.crop_seconds)
+
+    def add(self, example: Cut) -> None:
+        """Counts a cut."""
+        seconds = self.measure_length(example)
+        self.current += seconds
+        self.longest_seen = max(self.longest_seen, seconds)
+        self.num_cuts += 1
+
+
 class BatchStream:
     """Batches of cuts, epoch after epoch, from a lazy manifest.
 
     Args:
-        cuts: what to draw from; not held in memory.
+        cuts: what to draw from in an epoch; not held in memory.
         config: how cuts become batches.
         seed: of the shuffling.
         shuffle: False gives one fixed order, for validation.
         source: where the cuts come from, for messages.
+        crop_seconds: most seconds that will be read of a cut.
+
+    Attributes:
+        left_out: a row of skipped.jsonl for each cut that was found too short or too long, by id; whoever tells of
+            them empties it.
     """
 
-    def __init__(self, cuts: CutSet, config: SamplerConfig, seed: int, shuffle: bool, source: str) -> None:
+    def __init__(
+        self,
+        cuts: Callable[[int], CutSet],
+        config: SamplerConfig,
+        seed: int,
+        shuffle: bool,
+        source: str,
+        crop_seconds: float = math.inf,
+    ) -> None:
+        self.cuts = cuts
         self.config = config
-        self.cuts = cuts.filter(self._is_wanted)
         self.seed = seed
         self.shuffle = shuffle
         self.source = source
+        self.limits = CroppedTime(config.max_duration, config.max_cuts, crop_seconds=crop_seconds)
+        self.left_out: dict[str, dict[str, str]] = {}
+
+    def seconds(self, cut: Cut) -> float:
+        """How much of a cut will be read."""
+        return self.limits.measure_length(cut)
 
     def _is_wanted(self, cut: Cut) -> bool:
-        return self.config.min_seconds <= cut.duration <= self.config.max_seconds
+        seconds, least, most = self.seconds(cut), self.config.min_seconds, self.config.max_seconds
+        if seconds < least:
+            reason = f"too short: {seconds:.2f} s, limit {least:g} s (data.sampler.min_seconds)"
+        elif seconds > most:
+            reason = f"too long: {seconds:.2f} s, limit {most:g} s (data.sampler.max_seconds)"
+        else:
+            return True
+        self.left_out[cut.id] = skipped_row(cut.id, ", ".join(audio_paths(cut)), reason)
+        return False
 
     def epoch(self, epoch: int) -> Iterator[CutSet]:
         """The batches of one pass over the data."""
         config = self.config
+        wanted = self.cuts(epoch).filter(self._is_wanted)
         # Lhotse cannot make more buckets than there are cuts, and warns of those that stay empty.
-        num_buckets = sum(1 for _ in islice(self.cuts, 2 * config.num_buckets)) // 2
+        num_buckets = sum(1 for _ in islice(wanted, 2 * config.num_buckets)) // 2
         common = {
-            "max_duration": config.max_duration,
-            "max_cuts": config.max_cuts,
+            "constraint": self.limits.copy(),
             "shuffle": self.shuffle,
             "seed": self.seed,
             "world_size": 1,
@@ -108,14 +161,14 @@ class BatchStream:
         }
         if self.shuffle and num_buckets > 1:
             sampler = DynamicBucketingSampler(
-                self.cuts,
+                wanted,
                 num_buckets=num_buckets,
                 num_cuts_for_bins_estimate=config.buffer_size,
                 buffer_size=config.buffer_size,
                 **common,
             )
         else:
-            sampler = DynamicCutSampler(self.cuts, shuffle_buffer_size=config.buffer_size, **common)
+            sampler = DynamicCutSampler(wanted, shuffle_buffer_size=config.buffer_size, **common)
         sampler.set_epoch(epoch)
         return iter(sampler)
 
@@ -160,7 +213,7 @@ def training_loader(
             if position.total >= consumed and (position.total - consumed) % world_size == rank:
                 yield position, cuts
 
-    return _loader(share, collate, stream, pin_memory)
+    return _loader(share, collate, stream, rank, pin_memory)
 
 
 def validation_loader(
@@ -173,11 +226,11 @@ def validation_loader(
             if index % world_size == rank:
                 yield Position(0, index, index), cuts
 
-    return _loader(share, collate, stream, pin_memory)
+    return _loader(share, collate, stream, rank, pin_memory)
 
 
 def _loader(
-    share: Callable, collate: Collate, stream: BatchStream, pin_memory: bool
+    share: Callable, collate: Collate, stream: BatchStream, rank: int, pin_memory: bool
 ) -> Iterator[tuple[Position, Any]]:
     workers = stream.config.num_workers
     loader = DataLoader(
@@ -193,6 +246,10 @@ def _loader(
         for position, batch in loader:
             if isinstance(batch, UserError):
                 raise batch
+            # Every rank walks the whole stream; the first one tells what was left out of it.
+            left_out, stream.left_out = stream.left_out, {}
+            if rank == 0 and left_out:
+                batch.skipped.extend(left_out.values())
             yield position, batch
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):

@@ -36,7 +36,7 @@ class SharCuts:
 
     Args:
         folder: the folder.
-        shuffle_shards: read the shards in another order in every epoch.
+        shuffle_shards: read the shards in random order.
         seed: of that order.
 
     Raises:
@@ -48,7 +48,10 @@ class SharCuts:
 
         self.folder = folder
         self._check()
-        self.cuts = CutSet.from_shar(in_dir=folder, shuffle_shards=shuffle_shards, seed=seed)
+        # Left alone, Lhotse changes the order with every pass, and a run that goes on would begin with the first.
+        self.cuts = CutSet.from_shar(
+            in_dir=folder, shuffle_shards=shuffle_shards, seed=seed, stateful_shuffle=False
+        )
 
     def _check(self) -> None:
         found = list(self.folder.glob("cuts.*.jsonl*"))

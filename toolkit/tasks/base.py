@@ -1,9 +1,11 @@
 """What all tasks share: where the data comes from, and how a pretrained encoder is taken over."""
 
+import math
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from toolkit import checkpoint, config
-from toolkit.data.augment import AugmentConfig, augment
+from toolkit.data.augment import AugmentConfig, augment, change_speed
 from toolkit.data.manifests import open_cuts
 from toolkit.data.sampling import BatchStream, Position, SamplerConfig, training_loader, validation_loader
 from toolkit.data.synthetic import synthetic_cuts
@@ -49,7 +51,8 @@ class Task:
     """Data and pretrained weights; a task adds its model, batches and loss.
 
     Args:
-        config: of the task; has `data` and, where a pretrained encoder can be used, `init`.
+        config: of the task; has `data`, where a pretrained encoder can be used `init`, and where cuts are cropped
+            `crop_seconds`.
         model_dir: the model directory, where the task keeps what the model needs beside its weights (tokens, speaker
             names).
         seed: of order and augmentation.
@@ -103,18 +106,18 @@ class Task:
         path = self.config.data.valid
         if path is None:
             return []
-        stream = self._stream(self.validation_cuts(), path, shuffle=False)
+        stream = self._stream(lambda epoch: self.validation_cuts(), path, shuffle=False)
         return validation_loader(stream, self.collate, rank, world_size, pin_memory)
 
     def largest_batches(self, count: int) -> list[Any]:
-        """The longest batch and the one with most cuts among the first `count`."""
+        """Of the first `count` batches the longest and the one with most cuts, at the lowest speed of augmentation."""
+        stream = self._training_stream()
+        slowest = min(self.config.data.augment.speed, default=1.0)
         batches = [
-            cuts
-            for _, (_, cuts) in zip(
-                range(count), self._training_stream().walk(Position(0, 0, 0)), strict=False
-            )
+            CutSet.from_cuts(change_speed(cut, slowest) for cut in cuts)
+            for _, cuts in islice(stream.walk(Position(0, 0, 0)), count)
         ]
-        longest = max(batches, key=lambda cuts: len(cuts) * max(cut.duration for cut in cuts))
+        longest = max(batches, key=lambda cuts: len(cuts) * max(map(stream.seconds, cuts)))
         most = max(batches, key=len)
         chosen = [longest] if most is longest else [longest, most]
         return [self.collate(cuts, random.Random(self.seed)) for cuts in chosen]
@@ -128,28 +131,38 @@ class Task:
         init = getattr(self.config, "init", None)
         return init is not None and init.model is not None and name.startswith("speech.")
 
-    def training_cuts(self) -> CutSet:
-        """The training data, lazily; tasks override this to cut or filter it."""
-        return named_cuts(self.config.data.train, "data.train")
+    def training_cuts(self, epoch: int = 0) -> CutSet:
+        """The training data of an epoch, lazily; tasks override this to cut or filter it."""
+        return named_cuts(self.config.data.train, "data.train", shard_seed=self.seed + epoch)
 
     def validation_cuts(self) -> CutSet:
         """The validation data, lazily."""
         return named_cuts(self.config.data.valid, "data.valid")
 
     def _training_stream(self) -> BatchStream:
-        return self._stream(self.training_cuts(), self.config.data.train, shuffle=True)
+        return self._stream(self.training_cuts, self.config.data.train, shuffle=True)
 
-    def _stream(self, cuts: CutSet, source: str, shuffle: bool) -> BatchStream:
-        rate = self.config.speech.frontend.sample_rate
-        cuts = cuts.map(partial(check_rate, sample_rate=rate, source=source))
-        return BatchStream(cuts, self.config.data.sampler, self.seed, shuffle, source)
+    def _stream(self, cuts: Callable[[int], CutSet], source: str, shuffle: bool) -> BatchStream:
+        check = partial(check_rate, sample_rate=self.config.speech.frontend.sample_rate, source=source)
+        sampler = self.config.data.sampler
+        if Path(source).is_dir():
+            sampler = replace(sampler, buffer_size=sampler.shar_buffer_size)
+        crop_seconds = getattr(self.config, "crop_seconds", math.inf)
+        return BatchStream(
+            lambda epoch: cuts(epoch).map(check), sampler, self.seed, shuffle, source, crop_seconds
+        )
 
     def _augmented(self, cuts: CutSet, rng: random.Random) -> Any:
         return self.collate(augment(cuts, self.config.data.augment, rng), rng)
 
 
-def named_cuts(name: str, key: str) -> CutSet:
+def named_cuts(name: str, key: str, shard_seed: int | None = None) -> CutSet:
     """Opens a manifest or Shar folder, or makes the tones that "synthetic:N" asks for.
+
+    Args:
+        name: what the configuration names.
+        key: where it does, for messages.
+        shard_seed: shuffles the shards of a Shar folder; None reads them in order.
 
     Raises:
         UserError: nothing is named, or it cannot be read.
@@ -161,7 +174,7 @@ def named_cuts(name: str, key: str) -> CutSet:
         if not count.isdigit() or int(count) == 0:
             raise UserError(f"{key}: found {name!r}, expected synthetic:N with a number of cuts")
         return synthetic_cuts(int(count), seed=0 if key == "data.train" else 1)
-    return open_cuts(name)
+    return open_cuts(name, shuffle_shards=shard_seed is not None, seed=shard_seed or 0)
 
 
 def check_speech(speech: SpeechConfig, path: Path) -> None:

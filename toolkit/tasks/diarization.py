@@ -64,10 +64,10 @@ class DiarizationTask(Task):
         self.frame_shift = model.frame_shift
         return model
 
-    def training_cuts(self) -> CutSet:
+    def training_cuts(self, epoch: int = 0) -> CutSet:
         """Overlapping stretches of two chunks, so that a random chunk of each covers every place alike."""
         chunk = self.config.chunk_seconds
-        return CutSet(Stretches(super().training_cuts(), 2 * chunk, chunk))
+        return CutSet(Stretches(super().training_cuts(epoch), 2 * chunk, chunk))
 
     def validation_cuts(self) -> CutSet:
         """Chunks, one after the other."""

@@ -86,9 +86,9 @@ class SpeakerTask(Task):
 
     Config = SpeakerConfig
 
-    def training_cuts(self) -> CutSet:
+    def training_cuts(self, epoch: int = 0) -> CutSet:
         """The training data at its own and at other speeds."""
-        return CutSet(WithSpeeds(super().training_cuts(), self.config.speed_speakers))
+        return CutSet(WithSpeeds(super().training_cuts(epoch), self.config.speed_speakers))
 
     def prepare(self) -> None:
         """Numbers the training speakers; a line of speakers.txt each."""
