@@ -8,7 +8,7 @@ from lhotse import CutSet
 from toolkit.data import recordings
 from toolkit.data.audio import load_audio
 from toolkit.data.codecs import BadAudio
-from toolkit.data.manifests import write_cuts
+from toolkit.data.manifests import open_cuts, write_cuts
 from toolkit.data.recordings import cut_blocks, file_blocks, first_samples, from_files, named_recordings
 from toolkit.data.synthetic import synthetic_cuts
 from toolkit.errors import UserError
@@ -35,8 +35,19 @@ def test_two_cuts_of_a_recording_have_one_name(tmp_path):
     halves = cut.cut_into_windows(cut.duration / 2)
     write_cuts(tmp_path / "halves.jsonl", halves)
     assert len(list(named_recordings(str(tmp_path / "halves.jsonl"), [], 16000))) == len(halves)
-    with pytest.raises(UserError, match=r"halves.jsonl: found \d cuts of the recording 'synthetic-0-0000'"):
-        next(named_recordings(str(tmp_path / "halves.jsonl"), [], 16000, by_recording=True))
+    with pytest.raises(UserError, match=r"halves.jsonl: found 2 cuts of the recording 'synthetic-0-0000'"):
+        list(named_recordings(str(tmp_path / "halves.jsonl"), [], 16000, by_recording=True))
+
+
+def test_a_manifest_is_read_once_and_as_far_as_needed(manifest, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "toolkit.data.recordings.open_cuts",
+        lambda path: (read.append(cut.id) or cut for cut in open_cuts(path)),
+    )
+    found = named_recordings(manifest, [], 16000)
+    assert next(found).id == read[0] and len(read) == 1
+    assert len(list(found)) == 2 and len(read) == 3
 
 
 def test_blocks_of_a_cut_join_to_its_samples(monkeypatch):

@@ -84,6 +84,29 @@ def test_a_vocabulary_of_impossible_size(config, message):
 
 
 @pytest.mark.parametrize("kind", ["char", "bpe", "unigram"])
+@pytest.mark.parametrize(
+    "error", [UserError("cuts.jsonl:7: not JSON"), OSError(5, "read error"), KeyboardInterrupt()]
+)
+def test_what_goes_wrong_with_the_texts_is_told_as_it_is(kind, error):
+    def texts():
+        yield from TEXTS
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        learn_tokenizer(texts(), TokenizerConfig(kind, 40))
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_of_many_texts_always_the_same_are_drawn(kind, monkeypatch):
+    config = TokenizerConfig(kind, 24)
+    whole = SentencePieceTokenizer.learn(TEXTS * 40, config)
+    monkeypatch.setattr("toolkit.text.tokenizer.MOST_TEXTS", 150)
+    one, two = (SentencePieceTokenizer.learn(TEXTS * 40, config) for _ in range(2))
+    assert one.model == two.model != whole.model
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe", "unigram"])
 def test_no_text(kind):
     with pytest.raises(UserError, match="transcripts"):
         learn_tokenizer([], TokenizerConfig(kind, 40))

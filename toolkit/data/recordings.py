@@ -1,8 +1,8 @@
 """Recordings to be processed one by one, from a manifest or from audio files, as streams of samples."""
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import numpy as np
 from toolkit.data.audio import audio_paths, load_audio
 from toolkit.data.codecs import BadAudio, decode
 from toolkit.data.manifests import open_cuts
+from toolkit.data.validate import SeenIds
 from toolkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,20 +70,18 @@ def from_cuts(manifest: str, sampling_rate: int, by_recording: bool) -> Iterator
             after its recording, and time 0 is the start of the recording.
 
     Raises:
-        UserError: two cuts would have the same name.
+        UserError: two cuts would have the same name; raised at the second one.
     """
     cuts: CutSet = open_cuts(manifest)
-    names = Counter(_name(cut, by_recording) for cut in cuts)
-    twice = [name for name, count in names.items() if count > 1]
-    if twice:
-        kind = "recording" if by_recording else "id"
-        raise UserError(f"{manifest}: found {names[twice[0]]} cuts of the {kind} {twice[0]!r}, expected one")
-    for cut in cuts:
-        offset = cut.start if by_recording and hasattr(cut, "start") else 0.0
-        paths = ", ".join(audio_paths(cut))
-        yield Recording(
-            _name(cut, by_recording), paths, offset, lambda cut=cut: cut_blocks(cut, sampling_rate)
-        )
+    with closing(SeenIds()) as seen:
+        for cut in cuts:
+            name = _name(cut, by_recording)
+            if not seen.add(name):
+                kind = "recording" if by_recording else "id"
+                raise UserError(f"{manifest}: found 2 cuts of the {kind} {name!r}, expected one")
+            offset = cut.start if by_recording and hasattr(cut, "start") else 0.0
+            paths = ", ".join(audio_paths(cut))
+            yield Recording(name, paths, offset, lambda cut=cut: cut_blocks(cut, sampling_rate))
 
 
 def _name(cut: "Cut", by_recording: bool) -> str:

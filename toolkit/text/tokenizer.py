@@ -4,7 +4,7 @@ In a model directory a tokenizer is `tokens.txt` (a symbol and its id a line, as
 sentencepiece, `tokenizer.model`. Id 0 is the CTC blank, id 1 stands for what is unknown; "▁" stands for a space.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -13,6 +13,8 @@ from toolkit.errors import UserError
 from toolkit.files import atomic_write, read_text
 
 BLANK, UNKNOWN, SPACE = "<blk>", "<unk>", "▁"
+MOST_TEXTS = 10_000_000
+"""Texts that sentencepiece holds in memory; of more, it draws so many, always the same."""
 
 
 @dataclass
@@ -98,15 +100,28 @@ class SentencePieceTokenizer:
 
         Raises:
             UserError: sentencepiece cannot make that many symbols of the texts.
+            BaseException: what iterating over the texts raises.
         """
         import io
 
         import sentencepiece
 
         model = io.BytesIO()
+        # Sentencepiece makes a RuntimeError of its own of whatever the iterator raises.
+        raised: list[BaseException] = []
+
+        def watched() -> Iterator[str]:
+            try:
+                yield from texts
+            except BaseException as error:
+                raised.append(error)
+                raise
+
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(texts),
+                sentence_iterator=watched(),
+                input_sentence_size=MOST_TEXTS,
+                shuffle_input_sentence=True,
                 model_writer=model,
                 model_type=config.type,
                 vocab_size=config.vocab_size,
@@ -122,6 +137,8 @@ class SentencePieceTokenizer:
                 minloglevel=2,
             )
         except RuntimeError as error:
+            if raised:
+                raise raised[0] from None
             # Source file and condition come first, what it means after them.
             reason = str(error).rpartition("] ")[2] or "too few symbols in the training transcripts"
             raise UserError(f"tokenizer.vocab_size: found {config.vocab_size}: {reason}") from None
