@@ -213,7 +213,7 @@ class Trainer:
             self.reported_at += time.monotonic() - paused
             if self.stopping and not last:
                 self.log.say(
-                    f"stopped by SIGTERM at update {state.update}; the same command goes on from here (without --restart)"
+                    f"stopped by SIGTERM at update {state.update}; the same command goes on (without --restart)"
                 )
                 raise SystemExit(143)
             self.log.progress(state.update, first, config.max_updates)
