@@ -207,7 +207,8 @@ SURFACE = {
 }
 SECTIONS = {
     "data": "train valid sampler augment",
-    "data.sampler": "max_duration max_cuts min_seconds max_seconds num_buckets buffer_size num_workers",
+    "data.sampler": "max_duration max_cuts min_seconds max_seconds num_buckets buffer_size shar_buffer_size "
+    "num_workers",
     "speech": "frontend encoder",
     "init": "model lr_factor",
     "optim": "lr optimizer schedule",

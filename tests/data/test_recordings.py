@@ -1,5 +1,7 @@
 """Recordings from manifests and from files, as streams of samples."""
 
+import gzip
+
 import numpy as np
 import pytest
 import soundfile
@@ -8,7 +10,7 @@ from lhotse import CutSet
 from toolkit.data import recordings
 from toolkit.data.audio import load_audio
 from toolkit.data.codecs import BadAudio
-from toolkit.data.manifests import open_cuts, write_cuts
+from toolkit.data.manifests import write_cuts
 from toolkit.data.recordings import cut_blocks, file_blocks, first_samples, from_files, named_recordings
 from toolkit.data.synthetic import synthetic_cuts
 from toolkit.errors import UserError
@@ -39,15 +41,12 @@ def test_two_cuts_of_a_recording_have_one_name(tmp_path):
         list(named_recordings(str(tmp_path / "halves.jsonl"), [], 16000, by_recording=True))
 
 
-def test_a_manifest_is_read_once_and_as_far_as_needed(manifest, monkeypatch):
-    read = []
-    monkeypatch.setattr(
-        "toolkit.data.recordings.open_cuts",
-        lambda path: (read.append(cut.id) or cut for cut in open_cuts(path)),
-    )
-    found = named_recordings(manifest, [], 16000)
-    assert next(found).id == read[0] and len(read) == 1
-    assert len(list(found)) == 2 and len(read) == 3
+def test_damage_at_the_end_of_a_manifest_is_said_before_the_first_recording(manifest, tmp_path):
+    path = tmp_path / "damaged.jsonl"
+    with gzip.open(manifest) as file:
+        path.write_bytes(file.read() + b"{")
+    with pytest.raises(UserError, match="damaged.jsonl:4"):
+        next(named_recordings(str(path), [], 16000))
 
 
 def test_blocks_of_a_cut_join_to_its_samples(monkeypatch):

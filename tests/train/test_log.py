@@ -39,16 +39,26 @@ def test_what_several_processes_skip_is_listed_once(tmp_path, capsys):
     row = {"path": "", "reason": "empty: no samples"}
     (tmp_path / "skipped.jsonl").write_text(2 * (json.dumps({"id": "a"} | row) + "\n"))
     logs = [Log(tmp_path, World(rank, 2, torch.device("cpu")), update=0) for rank in range(2)]
-    for rank, name in ((1, "b"), (0, "a"), (0, "b"), (0, "ä"), (1, "ä"), (1, "c"), (0, "c"), (0, "d")):
+    for rank, name in (
+        (1, "b"),
+        (0, "a"),
+        (0, "b"),
+        (0, "ä"),
+        (1, "ä"),
+        (1, "c"),
+        (0, "c"),
+        (0, "d"),
+        (0, "e"),
+    ):
         logs[rank].skip([{"id": name} | row])
     for log in logs:
         log.skip([])
         log.close()
-    assert [found["id"] for found in whole_rows(tmp_path / "skipped.jsonl")] == ["a", "b", "ä", "c", "d"]
+    assert [found["id"] for found in whole_rows(tmp_path / "skipped.jsonl")] == ["a", "b", "ä", "c", "d", "e"]
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[1:] for line in said] == [
         f"{name}: empty: no samples ({count} so far, see skipped.jsonl)".split()
-        for name, count in (("ä", 3), ("d", 5))
+        for name, count in (("ä", 3), ("e", 6))
     ]
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -292,4 +293,4 @@ def say_kinds(label: str, kinds: Counter) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, goes_on=sys.argv[1:2] == ["folder"])

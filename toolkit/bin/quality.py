@@ -59,6 +59,7 @@ def read_labels(path: str) -> tuple[dict[str, "np.ndarray"], float]:
     """Labels of each cut by its id, and their frame shift."""
     from toolkit.data.manifests import open_cuts
     from toolkit.errors import UserError
+    from toolkit.ssl.labels import load_labels
 
     labels, shifts = {}, set()
     for cut in open_cuts(path):
@@ -66,7 +67,7 @@ def read_labels(path: str) -> tuple[dict[str, "np.ndarray"], float]:
         if array is None:
             raise UserError(f"{path}: cut {cut.id} has no labels, expected a manifest of toolkit.bin.label")
         shifts.add(array.frame_shift)
-        labels[cut.id] = cut.load_labels()
+        labels[cut.id] = load_labels(cut)
     if len(shifts) != 1:
         raise UserError(f"{path}: found frame shifts {sorted(shifts)}, expected one")
     return labels, shifts.pop()

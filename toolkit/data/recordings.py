@@ -70,18 +70,23 @@ def from_cuts(manifest: str, sampling_rate: int, by_recording: bool) -> Iterator
             after its recording, and time 0 is the start of the recording.
 
     Raises:
-        UserError: two cuts would have the same name; raised at the second one.
+        UserError: two cuts would have the same name, or the manifest is damaged; raised before the first recording.
     """
     cuts: CutSet = open_cuts(manifest)
+    # All of it is looked at first, so that what is wrong near its end costs nothing that was already computed.
     with closing(SeenIds()) as seen:
         for cut in cuts:
-            name = _name(cut, by_recording)
-            if not seen.add(name):
+            if not seen.add(_name(cut, by_recording)):
                 kind = "recording" if by_recording else "id"
-                raise UserError(f"{manifest}: found 2 cuts of the {kind} {name!r}, expected one")
-            offset = cut.start if by_recording and hasattr(cut, "start") else 0.0
-            paths = ", ".join(audio_paths(cut))
-            yield Recording(name, paths, offset, lambda cut=cut: cut_blocks(cut, sampling_rate))
+                raise UserError(
+                    f"{manifest}: found 2 cuts of the {kind} {_name(cut, by_recording)!r}, expected one"
+                )
+    for cut in cuts:
+        offset = cut.start if by_recording and hasattr(cut, "start") else 0.0
+        paths = ", ".join(audio_paths(cut))
+        yield Recording(
+            _name(cut, by_recording), paths, offset, lambda cut=cut: cut_blocks(cut, sampling_rate)
+        )
 
 
 def _name(cut: "Cut", by_recording: bool) -> str:

@@ -57,6 +57,7 @@ class Log:
         self.skipped_path = folder / "skipped.jsonl"
         self.skipped: set[str] = set()
         self.skipped_read = 0
+        self.said = 0
         self.start = time.monotonic()
         self.writer = None
         if world.is_main:
@@ -106,7 +107,9 @@ class Log:
             file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in new)
             self.skipped.update(row["id"] for row in new)
             self.skipped_read = file.tell()
-        if new:
+        # Said ever more rarely where there are many.
+        if new and len(self.skipped) >= 2 * self.said:
+            self.said = len(self.skipped)
             self.say(
                 f"skipped {new[0]['id']}: {new[0]['reason']} ({len(self.skipped)} so far, see skipped.jsonl)"
             )
