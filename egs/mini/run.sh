@@ -123,7 +123,7 @@ diarization() {
     --data.valid="$data/cuts_meetings_valid.jsonl.gz" --train.max_updates=$diarization_updates \
     --init.model="$exp/pretrain-2/model"
   # The distance up to which two voices are one speaker is chosen on the validation meetings.
-  for threshold in 0.2 0.3 0.4 0.5; do
+  for threshold in 0.3 0.4 0.5 0.6 0.7; do
     diarize_meetings valid $threshold "$exp/diarization/valid_$threshold.rttm"
     python -m toolkit.bin.score der --ref "$data/ref_meetings_valid.rttm" --hyp "$exp/diarization/valid_$threshold.rttm" \
       --uem "$data/ref_meetings_valid.uem" --json "$exp/diarization/valid_$threshold.json" | grep -E '^(recording|overall)'
