@@ -115,7 +115,7 @@ def read(path: Path, max_duration: float, count: int) -> dict[str, float]:
 
     imported = time.perf_counter()
     config = SamplerConfig(max_duration=max_duration)
-    stream = BatchStream(open_cuts(path), config, seed=0, shuffle=True, source=str(path))
+    stream = BatchStream(lambda epoch: open_cuts(path), config, seed=0, shuffle=True, source=str(path))
     batches = stream.walk(Position(0, 0, 0))
     next(batches)
     first = time.perf_counter()

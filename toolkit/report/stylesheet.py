@@ -34,7 +34,7 @@ nav a:hover, nav a:focus { color: var(--ink); text-decoration: underline; }
 .scroll:focus-visible { outline: 2px solid var(--series-0); outline-offset: 2px; }
 table {
   border-collapse: collapse; margin: 0 0 1rem; min-width: 60%;
-  font-size: 0.93rem; font-variant-numeric: tabular-nums;
+  font-size: 0.88rem; font-variant-numeric: tabular-nums;
 }
 caption { text-align: left; color: var(--muted); font-size: 0.88rem; padding: 0 0 0.35rem; }
 th, td {
@@ -48,8 +48,11 @@ thead th {
 tbody th { font-weight: 500; }
 .summary { width: 100%; }
 .summary tbody th { min-width: 8.5rem; }
-td.metric { white-space: normal; min-width: 7.5rem; }
+td.metric { min-width: 7.5rem; }
 td { white-space: nowrap; }
+td.metric, td.interval { white-space: normal; }
+.summary td, .summary th { padding-right: 0.8rem; }
+td.interval { min-width: 7.9rem; }
 .number { text-align: right; }
 tr.group th { padding-top: 1.1rem; color: var(--muted); font-weight: 600; font-size: 0.86rem; }
 td.value { font-weight: 650; }

@@ -91,7 +91,7 @@ def _file_rows(rows: Sequence[Row]) -> Iterator[str]:
         tag = f'<span class="tag tag-{row.data}">{data}</span>' if data else ""
         yield (
             f'<tr>{name}<td class="metric">{metric}</td><td class="number value">{value}</td>'
-            f"<td>{interval}</td><td>{tag}</td><td>{scored_on}</td></tr>"
+            f'<td class="interval">{interval}</td><td>{tag}</td><td>{scored_on}</td></tr>'
         )
 
 
