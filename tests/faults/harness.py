@@ -75,11 +75,11 @@ class Desk:
         assert "error" not in result.err
         return result
 
-    def refuses(self, fault: Fault) -> None:
-        """Makes the fault's files and runs its command, which must complain in one line and leave no mess."""
+    def flaws(self, fault: Fault) -> list[str]:
+        """Makes the fault's files and runs its command; how it failed to complain in one line and leave no mess."""
         self.put(fault.files)
-        check_refusal(self.run(fault.command), fault)
-        assert not list(self.folder.rglob(".*.tmp"))
+        found = flaws(self.run(fault.command), fault)
+        return found + [f"left behind: {path}" for path in self.folder.rglob(".*.tmp")]
 
     def skipped(self, path: str) -> dict[str, str]:
         """The list of skipped recordings at a path: id to reason."""
@@ -90,17 +90,21 @@ class Desk:
         return reasons
 
 
-def check_refusal(result: Result, fault: Fault) -> None:
-    """Exit code 2 and one line on standard error that says what is wrong."""
+def flaws(result: Result, fault: Fault) -> list[str]:
+    """What a refusal lacks of exit code 2 and one line on standard error that says what is wrong."""
     command = fault.command.split()[0]
-    assert result.code == 2, result
-    lines = result.err.splitlines()
     # argparse shows how the command is used before it complains.
-    complaints = [line for line in lines if not line.startswith(("usage:", " "))]
-    assert len(complaints) == 1 and "Traceback" not in result.err, result.err
-    assert re.match(rf"(python -m toolkit\.bin\.)?{command}( \w+)?: error: ", complaints[0])
-    assert re.search(fault.expect, complaints[0]), complaints[0]
-    assert len(complaints[0]) < 600
+    complaints = [line for line in result.err.splitlines() if not line.startswith(("usage:", " "))]
+    complaint = "\n".join(complaints)
+    wanted = {
+        "exit code 2": result.code == 2,
+        "one line": len(complaints) == 1,
+        "no traceback": "Traceback" not in result.err,
+        "the command": re.match(rf"(python -m toolkit\.bin\.)?{command}( \w+)?: error: ", complaint),
+        fault.expect: re.search(fault.expect, complaint),
+        "less than 600 characters": len(complaint) < 600,
+    }
+    return [f"expected {what}, found {result}" for what, holds in wanted.items() if not holds]
 
 
 def put(path: Path, content: Content) -> None:

@@ -176,7 +176,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_refused(fault: Fault, desk: Desk) -> None:
-    desk.refuses(fault)
+    assert not desk.flaws(fault)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -185,7 +185,7 @@ def test_fault_met_by_a_loader_process(workers: int, desk: Desk) -> None:
     command = (
         f"train --config ssl.yaml --exp new --objective.num_classes=5 --data.sampler.num_workers={workers}"
     )
-    desk.refuses(
+    assert not desk.flaws(
         Fault("labels out of range", command, "objective.num_classes: found 5, but cut .* has label")
     )
 
@@ -194,7 +194,7 @@ def test_loader_process_that_dies(desk: Desk, monkeypatch: pytest.MonkeyPatch) -
     """As one does that the system ends for want of memory."""
     monkeypatch.setattr("toolkit.tasks.ssl.read_audio", lambda *_: os._exit(9))
     command = "train --config ssl.yaml --exp new --data.sampler.num_workers=1"
-    desk.refuses(
+    assert not desk.flaws(
         Fault("dead process", command, "data.sampler.num_workers: one of 1 loader processes died, .*expected")
     )
 
@@ -213,5 +213,5 @@ def test_resume_with_other_settings(change: str, expect: str, desk: Desk, stock:
     complaint = (
         f"old/checkpoints/.*: this experiment was started with other settings .{expect}.; expected the same"
     )
-    desk.refuses(Fault("other settings", f"train --config asr.yaml --exp old {change}", complaint))
+    assert not desk.flaws(Fault("other settings", f"train --config asr.yaml --exp old {change}", complaint))
     assert {path: path.read_bytes() for path in (desk.folder / "old").rglob("*.safetensors")} == before

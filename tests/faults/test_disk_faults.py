@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Desk, Fault, audio, check_refusal, closed_folder, folder
+from tests.faults.harness import Desk, Fault, audio, closed_folder, flaws, folder
 
 # Command -> a file that it makes in out/.
 WRITERS = {
@@ -54,7 +54,7 @@ def test_full_disk(command: str, desk: Desk, monkeypatch: pytest.MonkeyPatch) ->
         result = desk.run(command)
         if result.code == 0:
             break
-        check_refusal(result, Fault("full disk", command, complaint))
+        assert not flaws(result, Fault("full disk", command, complaint))
         assert not list((desk.folder / "out").rglob(".*.tmp"))
         assert not made.exists() or made.read_bytes() == whole
     assert room >= 1 and result.code == 0
@@ -86,10 +86,10 @@ def test_full_disk_keeps_checkpoints(desk: Desk, monkeypatch: pytest.MonkeyPatch
 )
 def test_output_that_cannot_be(output: str, complaint: str, desk: Desk) -> None:
     desk.put({"in": folder})
-    desk.refuses(Fault("output", f"score wer --ref ref --hyp hyp --json {output}", complaint))
+    assert not desk.flaws(Fault("output", f"score wer --ref ref --hyp hyp --json {output}", complaint))
 
 
 def test_output_without_permission(desk: Desk) -> None:
     desk.put({"closed": closed_folder})
     command = "score wer --ref ref --hyp hyp --json closed/wer.json"
-    desk.refuses(Fault("closed folder", command, "closed/.*: Permission denied"))
+    assert not desk.flaws(Fault("closed folder", command, "closed/.*: Permission denied"))

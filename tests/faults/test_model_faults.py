@@ -119,7 +119,7 @@ SPOILT: dict[str, tuple[str, str, Content | None, str]] = {
 def test_spoilt_model_directory(kind: str, desk: Desk) -> None:
     task, file, content, complaint = SPOILT[kind]
     command = {"asr": f"decode --model m {WAV}", "speaker": f"embed --model m --output new {WAV}"}[task]
-    desk.refuses(Fault(kind, command, f"m/{file}{complaint}", {"m": copy_of(task, {file: content})}))
+    assert not desk.flaws(Fault(kind, command, f"m/{file}{complaint}", {"m": copy_of(task, {file: content})}))
     assert not (desk.folder / "new").exists()
 
 
@@ -129,7 +129,7 @@ def test_names_that_do_not_fit_the_weights(task: str, file: str, desk: Desk) -> 
     command = {"asr": f"decode --model m {WAV}", "speaker": f"embed --model m --output new {WAV}"}[task]
     expect = r"m/model.safetensors: weights of another model: \d of another shape"
     names = {file: "<blk> 0\n<unk> 1\n"}
-    desk.refuses(Fault("names", command, expect, {"m": copy_of(task, names)}))
+    assert not desk.flaws(Fault("names", command, expect, {"m": copy_of(task, names)}))
 
 
 KMEANS = f"kmeans {CUTS} --out new --clusters"
@@ -223,7 +223,7 @@ MISPLACED: dict[str, tuple[str, str]] = {
 @pytest.mark.parametrize("kind", MISPLACED)
 def test_misplaced(kind: str, desk: Desk) -> None:
     command, complaint = MISPLACED[kind]
-    desk.refuses(Fault(kind, command, complaint))
+    assert not desk.flaws(Fault(kind, command, complaint))
     assert not (desk.folder / "new").is_file()
 
 
@@ -247,14 +247,14 @@ DAMAGED: dict[str, tuple[str, Content, str]] = {
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_damaged(kind: str, desk: Desk) -> None:
     command, content, complaint = DAMAGED[kind]
-    desk.refuses(Fault(kind, command, complaint, {"x": content}))
+    assert not desk.flaws(Fault(kind, command, complaint, {"x": content}))
 
 
 def test_labels_of_another_codebook_are_kept(desk: Desk) -> None:
     desk.put({"old": copy_of("labels", {})})
     before = {path: path.read_bytes() for path in (desk.folder / "old").rglob("*") if path.is_file()}
     expect = "old/recipe.json: labels of another kmeans.*; expected an empty folder or the same"
-    desk.refuses(
+    assert not desk.flaws(
         Fault(
             "folder of other labels", "label --cuts cuts.jsonl.gz --out old --kmeans layer_codebook", expect
         )
@@ -284,20 +284,20 @@ def test_no_whole_checkpoint(desk: Desk) -> None:
     expect = (
         "old/.*2.safetensors: damaged checkpoint .*; no other checkpoint to go on from, --restart begins anew"
     )
-    desk.refuses(Fault("no whole checkpoint", "train --config asr.yaml --exp old", expect))
+    assert not desk.flaws(Fault("no whole checkpoint", "train --config asr.yaml --exp old", expect))
     desk.works("train --config asr.yaml --exp old --restart")
 
 
 def test_checkpoint_that_is_another_file(desk: Desk) -> None:
     desk.put({"old": copy_of("exp/asr", {STEPS[1]: start_of("asr/model.safetensors", 1)})})
     expect = "old/checkpoints/step-00000002.safetensors: holds no state of training, expected"
-    desk.refuses(Fault("model for a checkpoint", "train --config asr.yaml --exp old", expect))
+    assert not desk.flaws(Fault("model for a checkpoint", "train --config asr.yaml --exp old", expect))
 
 
 def test_checkpoints_of_two_models_have_no_average(desk: Desk) -> None:
     desk.put({"old": copy_of("exp/asr", {STEPS[1]: start_of(f"exp/speaker/{STEPS[1]}", 1)})})
     expect = "old/checkpoints/step-00000002.safetensors: holds other tensors than .*, expected checkpoints of one model"
-    desk.refuses(Fault("two models", "average --exp old --output new", expect))
+    assert not desk.flaws(Fault("two models", "average --exp old --output new", expect))
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "skipped.jsonl", "log.txt"])

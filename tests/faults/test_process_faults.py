@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Desk, Fault, Result, check_refusal, copy_of
+from tests.faults.harness import Desk, Fault, Result, copy_of, flaws
 from toolkit.bin import run
 
 WAV = "audio/synthetic-0-0001.flac"
@@ -52,13 +52,13 @@ FAULTS = [
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_one_line_and_exit_code_2(fault: Fault, desk: Desk) -> None:
     desk.put(fault.files)
-    check_refusal(result_of(start(fault.command)), fault)
+    assert not flaws(result_of(start(fault.command)), fault)
 
 
 def test_standard_output_is_full(desk: Desk) -> None:
     with open("/dev/full", "w") as full:
         result = result_of(start(f"{WER} hyp", stdout=full))
-    check_refusal(result, Fault("full", WER, "No space left on device"))
+    assert not flaws(result, Fault("full", WER, "No space left on device"))
 
 
 def test_nobody_reads_standard_output(desk: Desk) -> None:
@@ -72,7 +72,7 @@ def test_nobody_reads_standard_output(desk: Desk) -> None:
 def test_terminal_that_cannot_show_a_word(desk: Desk) -> None:
     desk.put({"x": "a the cat sæt\nb hello\n"})
     result = result_of(start(f"{WER} x", env={**os.environ, "PYTHONIOENCODING": "ascii"}))
-    check_refusal(result, Fault("ASCII", WER, "not UTF-8|can't encode"))
+    assert not flaws(result, Fault("ASCII", WER, "not UTF-8|can't encode"))
 
 
 def test_interrupt(desk: Desk) -> None:
@@ -121,7 +121,7 @@ def test_file_larger_than_allowed(desk: Desk) -> None:
     command = "average --exp exp/asr --output out"
     limit = 8192
     process = start(command, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    check_refusal(result_of(process), Fault("limit", command, "out/model.safetensors: File too large"))
+    assert not flaws(result_of(process), Fault("limit", command, "out/model.safetensors: File too large"))
     assert not (desk.folder / "out/model.safetensors").exists()
     assert not list((desk.folder / "out").glob(".*.tmp"))
 
@@ -140,7 +140,7 @@ def test_lack_of_memory(error: BaseException, desk: Desk, monkeypatch: pytest.Mo
         raise error
 
     monkeypatch.setattr("toolkit.bin.score.main", main)
-    check_refusal(desk.run(f"{WER} hyp"), Fault("memory", WER, "out of memory; compute less at once"))
+    assert not flaws(desk.run(f"{WER} hyp"), Fault("memory", WER, "out of memory; compute less at once"))
 
 
 def test_an_error_of_the_program_shows_where() -> None:

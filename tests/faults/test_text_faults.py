@@ -191,5 +191,5 @@ TEXTS: dict[str, tuple[str, Content, str]] = {
 @pytest.mark.parametrize("kind", TEXTS)
 def test_refused(kind: str, desk: Desk) -> None:
     command, content, complaint = TEXTS[kind]
-    desk.refuses(Fault(kind, command, complaint, {command.split()[-1]: content}))
+    assert not desk.flaws(Fault(kind, command, complaint, {command.split()[-1]: content}))
     assert not (desk.folder / "new").exists()
