@@ -4,17 +4,14 @@ import pytest
 import torch
 
 import toolkit
+from tests.tasks.small import SMALLER_ENCODER
 from toolkit import checkpoint
 from toolkit.config import build
 from toolkit.errors import UserError
 from toolkit.tasks.load import load_task, load_task_and_model, save_model
 from toolkit.tasks.ssl import SslConfig, SslTask
 
-TINY = {
-    "speech": {
-        "encoder": {"dim": 16, "num_layers": 2, "num_heads": 2, "feed_forward_dim": 16, "kernel_size": 3}
-    }
-}
+TINY = {"speech": {"encoder": SMALLER_ENCODER | {"num_layers": 2}}}
 
 
 @pytest.fixture

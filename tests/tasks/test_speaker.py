@@ -6,6 +6,7 @@ import pytest
 import torch
 from lhotse import CutSet
 
+from tests.tasks.small import SMALLER_ENCODER, learn
 from toolkit.config import build
 from toolkit.data.audio import load_audio
 from toolkit.data.synthetic import synthetic_cuts
@@ -17,9 +18,7 @@ from toolkit.tasks.speaker import SpeakerConfig, SpeakerTask, WithSpeeds, crop, 
 TINY = {
     "data": {"train": "synthetic:12"},
     "crop_seconds": 1.0,
-    "speech": {
-        "encoder": {"dim": 16, "num_layers": 1, "num_heads": 2, "feed_forward_dim": 16, "kernel_size": 3}
-    },
+    "speech": {"encoder": SMALLER_ENCODER},
     "head": {"hidden_dim": 8, "attention_dim": 4, "embedding_dim": 8},
     "margin": {"final": 0.3, "start_update": 10, "end_update": 20},
 }
@@ -83,15 +82,8 @@ def test_loss_follows_the_margin_schedule(task):
 def test_a_batch_can_be_learned(task):
     torch.manual_seed(0)
     model = task.build_model().train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     batch = task.collate(synthetic_cuts(12), random.Random(0))
-    losses = []
-    for _ in range(20):
-        loss, _, weight = task.loss(model, batch)
-        optimizer.zero_grad()
-        (loss / weight).backward()
-        optimizer.step()
-        losses.append((loss / weight).item())
+    losses = [row["loss"] for row in learn(task, model, batch, updates=20, lr=5e-3)]
     assert losses[-1] < 0.3 * losses[0]
 
 
