@@ -26,5 +26,5 @@ def learn(task: Any, model: torch.nn.Module, batch: Any, updates: int, lr: float
         (loss / weight).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
-        rows.append({name: float(value / weight) for name, value in {"loss": loss, **stats}.items()})
+        rows.append({name: (value / weight).item() for name, value in {"loss": loss, **stats}.items()})
     return rows
