@@ -34,16 +34,16 @@ REQUIRED = {
 EXTRAS = {
     "mini": {"espeakng-loader>=0.2.4,<0.3": "synthetic voices for egs/mini (espeak-ng as a library)"},
     # Not on PyPI in this form: tools/install_k2.sh and tools/install_kaldifeat.sh know the way.
-    "k2": {"k2>=1.24": "lattices and the pruned transducer loss of k2"},
+    "k2": {"k2>=1.24": "reserved: lattices and the pruned transducer loss of k2"},
     "kaldifeat": {"kaldifeat==1.24": "a further backend for features"},
     "fst": {
-        "kaldifst>=1.8,<1.9": "finite-state graphs for decoding",
-        "kaldi-decoder>=0.3,<0.4": "decoding with them",
+        "kaldifst>=1.8,<1.9": "reserved: finite-state graphs for decoding",
+        "kaldi-decoder>=0.3,<0.4": "reserved: decoding with them",
     },
     "export": {
-        "onnx>=1.23,<1.24": "writing models for other programs",
-        "onnxruntime>=1.23,<1.32": "running them here",
-        "sherpa-onnx>=2.0,<2.1": "running them as applications do",
+        "onnx>=1.23,<1.24": "reserved: writing models for other programs",
+        "onnxruntime>=1.23,<1.32": "reserved: running them here",
+        "sherpa-onnx>=2.0,<2.1": "reserved: running them as applications do",
     },
     "test": {
         "pytest>=9.2,<10": "runs the tests",

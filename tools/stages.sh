@@ -20,7 +20,7 @@
 # and makes a relative TOOLKIT_EXP or TOOLKIT_DATA absolute.
 # A stage function runs in a subshell of its own with `set -euo pipefail`: it stops at the first command that fails and
 # its variables are not seen by others. A stage that resumes half-done work, such as training, begins with
-#   drop PATH ...
+#   stage_drop PATH ...
 # which removes what there is of an earlier try with another command or inputs, or before --force.
 #
 # A finished stage leaves a stamp and is not run again until its key changes. The key covers the text of its function and
@@ -146,8 +146,8 @@ run_stage() {
   echo "=== $_label: done in $(stage_clock $((SECONDS - _start)))"
 }
 
-# drop PATH ...: for the start of a stage function; see above.
-drop() {
+# stage_drop PATH ...: for the start of a stage function; see above.
+stage_drop() {
   if [ "$_state" = drop ]; then
     rm -rf "$@"
     echo "begun $_key $_spent" > "$_stamp"
@@ -190,7 +190,7 @@ stage_code() {
     _body=$(declare -f "$_word") || stage_error "$_word: no such function in $(basename "$0")"
     printf '%s\n' "$_body"
     for _word in $(printf '%s' "$_body" | stage_commands); do
-      if declare -F "$_word" > /dev/null && [[ $_word != stage* && $_word != run_stage* && $_word != drop ]]; then
+      if declare -F "$_word" > /dev/null && [[ $_word != stage* && $_word != run_stage* ]]; then
         _todo="${_todo:+$_todo }$_word"
       fi
     done

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # From raw recordings to scores: pretraining without transcripts, then recognition, speaker verification and diarization
 # from the pretrained encoder, on the telephone prompts of five languages (131 minutes) and synthetic voices.
-# TOOLKIT_DATA and TOOLKIT_EXP name other folders than data/ and exp/ of this recipe.
+# TOOLKIT_DATA and TOOLKIT_EXP name the folders for data and experiments: data/mini and exp/mini at the root of the
+# repository where its run.sh is started, data/ and exp/ of this recipe otherwise.
 . "$(dirname "$0")/../../tools/stages.sh"
 
 exp=${TOOLKIT_EXP:-$recipe/exp}
@@ -52,7 +53,7 @@ pretrain2() { pretrain_on 2 200 --init.model="$exp/pretrain-1/model"; }
 stage asr "recognition: CTC from scratch and from the pretrained encoder" asr \
   conf/asr.yaml "$exp/pretrain-2/model/model.safetensors" "$data/cuts_asr_"{train,valid}.jsonl.gz
 asr() {
-  drop "$exp/asr-scratch" "$exp/asr-pretrained"
+  stage_drop "$exp/asr-scratch" "$exp/asr-pretrained"
   local settings=(--data.train="$data/cuts_asr_train.jsonl.gz" --data.valid="$data/cuts_asr_valid.jsonl.gz"
     "--train.max_updates=$asr_updates")
   train asr-scratch conf/asr.yaml "${settings[@]}"
@@ -62,7 +63,7 @@ asr() {
 stage decode "recognise held-out sentences, word error rates" decode \
   "$exp/asr-"{scratch,pretrained}/model/model.safetensors "$data/cuts_asr_test.jsonl.gz"
 decode() {
-  drop "$exp/decode"
+  stage_drop "$exp/decode"
   local system reference=$data/cuts_asr_test.jsonl.gz
   for system in scratch pretrained; do
     python -m toolkit.bin.decode --model "$exp/asr-$system/model" --cuts "$reference" --out "$exp/decode/$system"
@@ -78,7 +79,7 @@ stage quality "label quality against the recogniser's alignment of real recordin
   "$exp/asr-pretrained/model/model.safetensors" "$data/cuts_asr_train.jsonl.gz" "$exp/labels-"{1,2}/train/cuts.jsonl.gz \
   "$exp/labels-"{1,2}/kmeans.safetensors
 quality() {
-  drop "$exp/quality"
+  stage_drop "$exp/quality"
   local iteration
   python -m toolkit.bin.decode --model "$exp/asr-pretrained/model" --cuts "$data/cuts_asr_train.jsonl.gz" \
     --out "$exp/quality/alignment" --align
@@ -92,7 +93,7 @@ stage speaker "speaker verification: fine-tune, embed, score trials" speaker \
   conf/speaker.yaml "$exp/pretrain-2/model/model.safetensors" "$data/cuts_speaker_"{train,valid}.jsonl.gz \
   "$data/cuts_trials_"{valid,test}.jsonl.gz "$data/trials_"{valid,tts}.txt "$data/trials_real.txt?"
 speaker() {
-  drop "$exp/speaker"
+  stage_drop "$exp/speaker"
   local set split
   train speaker conf/speaker.yaml --data.train="$data/cuts_speaker_train.jsonl.gz" \
     --data.valid="$data/cuts_speaker_valid.jsonl.gz" --train.max_updates=$speaker_updates \
@@ -117,7 +118,7 @@ stage diarization "diarization: fine-tune on meetings, cluster, score" diarizati
   conf/diarization.yaml local/best.py "$exp/pretrain-2/model/model.safetensors" "$exp/speaker/model/model.safetensors" \
   "$data/cuts_meetings_"{train,valid,test}.jsonl.gz "$data/ref_meetings_"{valid,test}.{rttm,uem}
 diarization() {
-  drop "$exp/diarization"
+  stage_drop "$exp/diarization"
   local set threshold
   train diarization conf/diarization.yaml --data.train="$data/cuts_meetings_train.jsonl.gz" \
     --data.valid="$data/cuts_meetings_valid.jsonl.gz" --train.max_updates=$diarization_updates \
@@ -133,11 +134,8 @@ diarization() {
   diarize_meetings test "$threshold" "$exp/diarization/test.rttm"
   # Meetings of real voices and of synthetic ones are scored apart.
   for set in real tts; do
-    if ! grep -q "sim-$set" "$data/ref_meetings_test.uem"; then continue; fi
-    lines_with "sim-$set" "$data/ref_meetings_test.rttm" > "$exp/diarization/ref_$set.rttm"
-    lines_with "sim-$set" "$data/ref_meetings_test.uem" > "$exp/diarization/$set.uem"
-    lines_with "sim-$set" "$exp/diarization/test.rttm" > "$exp/diarization/hyp_$set.rttm"
-    python -m toolkit.bin.score der --ref "$exp/diarization/ref_$set.rttm" --hyp "$exp/diarization/hyp_$set.rttm" \
+    if ! grep "sim-$set" "$data/ref_meetings_test.uem" > "$exp/diarization/$set.uem"; then continue; fi
+    python -m toolkit.bin.score der --ref "$data/ref_meetings_test.rttm" --hyp "$exp/diarization/test.rttm" \
       --uem "$exp/diarization/$set.uem" --json "$exp/diarization/der_$set.json"
   done
 }
@@ -146,17 +144,13 @@ stage report "the table and exp/report.html" report conf/report.yaml \
   "$exp/decode/"{scratch,pretrained}/wer.json "$exp/labels-"{1,2}/quality_tts.json "$exp/quality/labels-"{1,2}.json \
   "$exp/speaker/eer_tts.json" "$exp/diarization/der_tts.json" "$exp/speaker/eer_real.json?" "$exp/diarization/der_real.json?"
 report() {
-  cp conf/report.yaml "$exp/report.yaml"
-  if [ "$(cat "$data/source.txt")" = espeak ]; then
-    # Nothing was measured on real recordings then, and the report must not say so.
-    sed -i.all 's/data: real/data: tts/' "$exp/report.yaml"
-  fi
+  local edit=''
+  # Nothing was measured on real recordings then, and the report must not say so.
+  if [ "$(cat "$data/source.txt")" = espeak ]; then edit='s/data: real/data: tts/'; fi
+  sed "$edit" conf/report.yaml > "$exp/report.yaml"
   python -m toolkit.bin.report --exp "$exp" --data "$data" --out "$exp/report.html" --table "$exp/RESULTS.md"
   echo "The page: $exp/report.html"
 }
-
-# lines_with WORD FILE: like grep, but it is no failure if there are none.
-lines_with() { awk -v word="$1" 'index($0, word)' "$2"; }
 
 # diarize_meetings SPLIT THRESHOLD RTTM
 diarize_meetings() {
@@ -167,7 +161,7 @@ diarize_meetings() {
 # label_frames ITERATION CLUSTERS [what kmeans is told about the features]
 label_frames() {
   local split folder=$exp/labels-$1
-  drop "$folder"
+  stage_drop "$folder"
   python -m toolkit.bin.kmeans --cuts "$data/cuts_pretrain_train.jsonl.gz" --out "$folder/kmeans.safetensors" \
     --clusters "$2" --frame-shift 0.04 --portion $portion "${@:3}"
   for split in train valid; do
@@ -180,7 +174,7 @@ label_frames() {
 
 # pretrain_on ITERATION CLUSTERS [settings]
 pretrain_on() {
-  drop "$exp/pretrain-$1"
+  stage_drop "$exp/pretrain-$1"
   train "pretrain-$1" conf/pretrain.yaml --data.train="$exp/labels-$1/train/cuts.jsonl.gz" \
     --data.valid="$exp/labels-$1/valid/cuts.jsonl.gz" --objective.num_classes="$2" \
     --train.max_updates=$pretrain_updates "${@:3}"

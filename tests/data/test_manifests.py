@@ -122,7 +122,7 @@ def test_shar_round_trip(tmp_path, corpus):
         assert np.array_equal(first.load_labels(), second.load_labels())
     with pytest.raises(UserError, match="exists already"):
         write_shar(cuts, tmp_path / "shar", 5, "flac", skip)
-    shuffled = [cut.id for cut in open_cuts(tmp_path / "shar", shuffle_shards=True, seed=3)]
+    shuffled = [cut.id for cut in open_cuts(tmp_path / "shar", shard_seed=3)]
     assert sorted(shuffled) == sorted(cuts.ids)
 
 

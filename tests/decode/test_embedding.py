@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
 from toolkit import checkpoint
-from toolkit.decode.embedding import Embeddings, cosine_scores, embed_all, pad
+from toolkit.decode.embedding import Embeddings, cohort_mean, cosine_scores, embed_all, pad
 from toolkit.errors import UserError
 
 
@@ -61,8 +61,11 @@ def test_cosines_agree_with_sklearn():
     np.testing.assert_allclose(list(cosine_scores(embeddings, pairs, at_once=5)), expected, atol=1e-6)
 
 
-def test_centring():
+def test_centring(tmp_path):
     embeddings = Embeddings(["a"], np.array([[1.0, 2.0]], "f"))
     assert embeddings.centred(np.array([1.0, 1.0], "f")).vectors.tolist() == [[0, 1]]
+    cohort = tmp_path / "cohort.safetensors"
+    Embeddings(["a", "b"], np.array([[1, 2, 3], [3, 2, 1]], "f")).save(cohort)
+    assert cohort_mean(cohort, 3).tolist() == [2, 2, 2]
     with pytest.raises(UserError, match="3 values an embedding, expected 2"):
-        embeddings.centred(np.zeros(3))
+        cohort_mean(cohort, 2)

@@ -31,7 +31,7 @@ add_up() {{
 }}
 
 last() {{
-  drop "$exp/left"
+  stage_drop "$exp/left"
   note last "$(cat "$exp/left" 2> /dev/null)"
   echo numbers >> "$exp/left"
 }}
@@ -173,7 +173,7 @@ def test_half_done_work_for_other_inputs_does_not_survive_an_interruption(recipe
     """Killed before it is dropped, it is dropped at the next start; work that came later is kept."""
     recipe.run()
     stop = "[ -e go ] || kill -9 $$ $BASHPID"
-    old = '  drop "$exp/left"\n'
+    old = '  stage_drop "$exp/left"\n'
     recipe.edit(
         old, f"  {stop}\n{old}" if where == "before" else f'{old}  echo new >> "$exp/left"\n  {stop}\n'
     )

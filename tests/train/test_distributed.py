@@ -89,7 +89,7 @@ def agree(rank, port, results):
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=str(port))
     with distributed() as world:
         total = world.sum(torch.tensor([1.0, 10.0 * rank])).tolist()
-        meter = Meter(world.device)
+        meter = Meter()
         meter.add({"loss": 4.0, "weight": 1.0} | ({"right": torch.tensor(1)} if rank else {}))
         results.put((rank, total, world.union(["b", "c"] if rank else ["a", "b"]), meter.means(world)))
         world.barrier()

@@ -63,7 +63,7 @@ def test_what_several_processes_skip_is_listed_once(tmp_path, capsys):
 
 
 def test_meter_divides_sums_by_the_weight():
-    meter = Meter(torch.device("cpu"))
+    meter = Meter()
     for weight in (1.0, 3.0):
         meter.add({"loss": torch.tensor(2 * weight), "weight": weight, "audio": 5.0})
     meter.add({"right": torch.tensor(2)})

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from toolkit.errors import UserError
+from toolkit.errors import UserError, is_out_of_memory
 
 
 def run(main: Callable[[], None], goes_on: bool = False) -> None:
@@ -31,7 +31,7 @@ def run(main: Callable[[], None], goes_on: bool = False) -> None:
     except UnicodeError as error:
         _fail(f"found a name or text that is not UTF-8 ({error})")
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         _fail("out of memory; compute less at once (--batch-seconds, --batch-size, --max-frames, --jobs)")
     except KeyboardInterrupt:
@@ -45,12 +45,6 @@ def _describe(error: OSError) -> str:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     advice = "; free some space and start again, finished work is kept" if full else ""
     return f"{where}{error.strerror or error}{advice}"
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """True for Python's error and for PyTorch's, which its text tells without importing torch."""
-    text = str(error)
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def _fail(message: str) -> NoReturn:

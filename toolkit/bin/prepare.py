@@ -1,7 +1,6 @@
 """Makes, checks, splits and packs manifests: from a folder of your own audio to cuts that training reads."""
 
 import argparse
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from toolkit.bin import run
 from toolkit.bin._arguments import command_parser
 from toolkit.errors import UserError
+from toolkit.processes import num_cores
 
 if TYPE_CHECKING:
     from toolkit.data.split import Count
@@ -168,9 +168,7 @@ def add_split_options(result: argparse.ArgumentParser) -> None:
 
 
 def add_threads(result: argparse.ArgumentParser) -> None:
-    result.add_argument(
-        "--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="default: one a CPU"
-    )
+    result.add_argument("--threads", type=int, default=num_cores(), metavar="N", help="default: one a CPU")
 
 
 def main(argv: list[str] | None = None) -> None:

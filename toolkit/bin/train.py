@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
 def train(task_type: type, settings: object, folder: Path, restart: bool) -> None:
     """Runs the loop for one task in one experiment folder."""
     from toolkit import checkpoint, config
+    from toolkit.bin._experiment import check_owner, forget
     from toolkit.tasks.load import save_model
     from toolkit.train.distributed import distributed, sole_owner
     from toolkit.train.loop import Trainer
@@ -88,64 +89,6 @@ def train(task_type: type, settings: object, folder: Path, restart: bool) -> Non
             save_model(folder / "model", model, settings)
             print(f"model written to {folder / 'model'}")
         world.barrier()
-
-
-# All that a run writes into its experiment folder, the finished model first. Not config.yaml, which is replaced and
-# never removed: it may be the very file that --config names.
-WRITTEN = (
-    *(f"model/{name}" for name in ("model.safetensors", "config.yaml", "tokens.txt", "tokenizer.model")),
-    "model/speakers.txt",
-    "model/.*.tmp",
-    "checkpoints/step-*.safetensors",
-    "checkpoints/.step-*.tmp",
-    "tensorboard/events.out.tfevents.*",
-    "failed/update-*.json",
-    "metrics.jsonl",
-    "log.txt",
-    "skipped.jsonl",
-)
-
-
-def check_owner(folder: Path) -> None:
-    """Keeps the command out of what another program wrote.
-
-    Raises:
-        UserError: there are files with the names of ours, but neither the lock nor the configuration of a run.
-    """
-    from toolkit import config
-    from toolkit.errors import UserError
-    from toolkit.tasks import task_class
-
-    names = dict.fromkeys(["config.yaml", *(pattern.split("/")[0] for pattern in WRITTEN)])
-    found = [name for name in names if (folder / name).exists()]
-    if not found or (folder / ".lock").exists():
-        return
-    path = folder / "config.yaml"
-    try:
-        task_class(config.read_yaml(path).get("task"), str(path))
-    except UserError:
-        raise UserError(
-            f"{folder}: found {', '.join(found)} that this command did not write; expected a new folder for --exp, "
-            "or one of its own experiments"
-        ) from None
-
-
-def forget(folder: Path, finished_too: bool) -> None:
-    """Removes what an earlier run wrote into its experiment folder, and nothing else.
-
-    Raises:
-        UserError: there is a finished model, and `finished_too` is False.
-    """
-    from toolkit.errors import UserError
-
-    if (folder / "model" / "model.safetensors").exists() and not finished_too:
-        raise UserError(
-            f"{folder}: found a finished model without checkpoints to go on from; expected another --exp, or --restart "
-            "to replace the model"
-        )
-    for pattern in WRITTEN:
-        for path in folder.glob(pattern):
-            path.unlink()
 
 
 if __name__ == "__main__":

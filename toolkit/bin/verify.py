@@ -78,14 +78,14 @@ def compare_files(args: argparse.Namespace) -> None:
 
 def score_trials(args: argparse.Namespace) -> None:
     """Writes a score for each trial."""
-    from toolkit.decode.embedding import Embeddings, cosine_scores
+    from toolkit.decode.embedding import Embeddings, cohort_mean, cosine_scores
     from toolkit.files import atomic_write
     from toolkit.score.trials import read_trials
 
     trials = read_trials(args.trials)
     embeddings = Embeddings.load(args.embeddings)
     if args.cohort:
-        embeddings = embeddings.centred(Embeddings.load(args.cohort).vectors.mean(axis=0))
+        embeddings = embeddings.centred(cohort_mean(args.cohort, embeddings.vectors.shape[1]))
     scores = cosine_scores(embeddings, rows_of(trials, embeddings, args.embeddings))
     with atomic_write(args.output) as file:
         file.writelines(f"{pair} {score:.6f}\n" for pair, score in zip(trials.pairs, scores, strict=True))

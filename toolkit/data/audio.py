@@ -63,7 +63,12 @@ def _explain(cut: "Cut", paths: list[str], error: Exception) -> str:
     for path in paths:
         if problem := check_source(cut, path):
             return problem
-    return f"unreadable: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+    return f"unreadable: {first_line(error)}"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or what kind it is."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def check_source(cut: "Cut", path: str) -> str | None:

@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from toolkit.data.audio import audio_paths
+from toolkit.data.audio import audio_paths, first_line
 from toolkit.data.manifests import open_cuts
 from toolkit.errors import UserError
 
@@ -79,9 +79,8 @@ def _augment_or_tell(cut: "Cut", config: AugmentConfig, rng: random.Random) -> "
     except UserError:
         raise
     except (AssertionError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         source = ", ".join(audio_paths(cut)) or "no file"
-        raise UserError(f"cut {cut.id} ({source}): cannot be augmented: {reason}") from None
+        raise UserError(f"cut {cut.id} ({source}): cannot be augmented: {first_line(error)}") from None
 
 
 def _augment(cut: "Cut", config: AugmentConfig, rng: random.Random) -> "Cut":

@@ -19,15 +19,14 @@ if TYPE_CHECKING:
 CUT_TYPES = ("MonoCut", "MultiCut", "MixedCut", "PaddingCut")
 
 
-def open_cuts(path: str | Path, shuffle_shards: bool = False, seed: int = 0) -> "CutSet":
+def open_cuts(path: str | Path, shard_seed: int | None = None) -> "CutSet":
     """Opens a manifest lazily: at once, and with memory that does not grow with the number of cuts.
 
     The first line is checked here, the others as they are read.
 
     Args:
         path: a `.jsonl` or `.jsonl.gz` file of cuts, or a Lhotse Shar directory.
-        shuffle_shards: for a Shar directory, read the shards in random order.
-        seed: of that order.
+        shard_seed: of the random order in which the shards of a Shar directory are read; None for their own order.
 
     Returns:
         A lazy CutSet; iterating over it raises UserError with file and line where a line is damaged.
@@ -38,7 +37,7 @@ def open_cuts(path: str | Path, shuffle_shards: bool = False, seed: int = 0) -> 
     from lhotse import CutSet
 
     path = Path(path)
-    cuts = SharCuts(path, shuffle_shards, seed) if path.is_dir() else CutLines(path)
+    cuts = SharCuts(path, shard_seed) if path.is_dir() else CutLines(path)
     if next(iter(cuts), None) is None:
         raise UserError(f"{path}: the manifest is empty, expected at least one cut")
     return CutSet(cuts)

@@ -14,6 +14,7 @@ from toolkit.data.codecs import BadAudio, decode
 from toolkit.data.manifests import open_cuts
 from toolkit.data.validate import SeenIds
 from toolkit.errors import UserError
+from toolkit.models.base import SHORTEST_SECONDS
 
 if TYPE_CHECKING:
     from lhotse import CutSet
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 BLOCK_SECONDS = 60.0
 """How much of a cut is read at a time."""
-SHORTEST = 0.1
-"""Seconds; what is shorter makes an encoder fail."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +131,8 @@ def file_blocks(path: str | Path, sampling_rate: int) -> Iterator[np.ndarray]:
 
 def first_samples(blocks: Iterable[np.ndarray], seconds: float, sampling_rate: int, path: str) -> np.ndarray:
     """The first `seconds` of a recording, or all of it; raises BadAudio if there is next to nothing."""
-    if seconds < SHORTEST:
-        raise UserError(f"max-seconds: found {seconds:g}, expected {SHORTEST} or more")
+    if seconds < SHORTEST_SECONDS:
+        raise UserError(f"max-seconds: found {seconds:g}, expected {SHORTEST_SECONDS} or more")
     wanted = round(seconds * sampling_rate)
     parts, count = [], 0
     for block in blocks:
@@ -141,6 +140,6 @@ def first_samples(blocks: Iterable[np.ndarray], seconds: float, sampling_rate: i
         count += len(block)
         if count >= wanted:
             break
-    if count < SHORTEST * sampling_rate:
-        raise BadAudio(path, f"too short: {count} samples, limit {SHORTEST} s")
+    if count < SHORTEST_SECONDS * sampling_rate:
+        raise BadAudio(path, f"too short: {count} samples, limit {SHORTEST_SECONDS} s")
     return np.concatenate(parts)[:wanted]

@@ -244,7 +244,7 @@ def _loader(
     )
     try:
         for position, batch in loader:
-            if isinstance(batch, UserError):
+            if isinstance(batch, UserError | OSError):
                 raise batch
             # Every rank walks the whole stream; the first one tells what was left out of it.
             left_out, stream.left_out = stream.left_out, {}
@@ -292,9 +292,5 @@ class CollateDataset(Dataset):
         try:
             return position, self.collate(cuts, rng)
         # Raised by a worker, errors would arrive with a traceback in their message; so they go the way of a batch.
-        except UserError as error:
-            return position, UserError(str(error))
-        except OSError as error:
-            return position, UserError(
-                f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            )
+        except (UserError, OSError) as error:
+            return position, error.with_traceback(None)

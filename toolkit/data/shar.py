@@ -36,21 +36,23 @@ class SharCuts:
 
     Args:
         folder: the folder.
-        shuffle_shards: read the shards in random order.
-        seed: of that order.
+        shard_seed: of the random order in which the shards are read; None for their own order.
 
     Raises:
         UserError: not a Shar folder, files are missing or cut short; iterating, what is in them is damaged.
     """
 
-    def __init__(self, folder: Path, shuffle_shards: bool, seed: int) -> None:
+    def __init__(self, folder: Path, shard_seed: int | None) -> None:
         from lhotse import CutSet
 
         self.folder = folder
         self._check()
         # Left alone, Lhotse changes the order with every pass, and a run that goes on would begin with the first.
         self.cuts = CutSet.from_shar(
-            in_dir=folder, shuffle_shards=shuffle_shards, seed=seed, stateful_shuffle=False
+            in_dir=folder,
+            shuffle_shards=shard_seed is not None,
+            seed=shard_seed or 0,
+            stateful_shuffle=False,
         )
 
     def _check(self) -> None:

@@ -31,12 +31,10 @@ from toolkit.decode.stitching import (
     to_turns,
 )
 from toolkit.errors import UserError
+from toolkit.models.base import SHORTEST_SECONDS
 
 SegmentFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Waveforms (B, S), lengths (B,) to the probability that each speaker talks (B, F, K), frame counts (B,)."""
-
-MIN_SECONDS = 0.1
-"""Shorter recordings are taken for silence."""
 
 
 @dataclass
@@ -113,7 +111,7 @@ class Diarizer:
         config = self.config
         size, step = round(config.window * self.sampling_rate), self.step * self.shift
         # Less than a frame or two makes an encoder fail, and holds nothing to hear.
-        stream = (w for w in windows(blocks, size, step) if len(w) >= MIN_SECONDS * self.sampling_rate)
+        stream = (w for w in windows(blocks, size, step) if len(w) >= SHORTEST_SECONDS * self.sampling_rate)
         chunks: list[Chunk] = []
         samples = 0
         while batch := list(islice(stream, config.batch_size)):

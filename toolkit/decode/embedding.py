@@ -48,16 +48,22 @@ class Embeddings:
         return Embeddings(ids, vectors.numpy())
 
     def centred(self, mean: np.ndarray) -> "Embeddings":
-        """The same embeddings less `mean` (D,).
-
-        The mean of a cohort of other speakers is what recordings share: channel and corpus. Without it all
-        cosines lie nearer to 1.
-        """
-        if mean.shape != self.vectors.shape[1:]:
-            raise UserError(
-                f"the cohort has {mean.size} values an embedding, expected {self.vectors.shape[1]}"
-            )
+        """The same embeddings less `mean` (D,)."""
         return Embeddings(self.ids, self.vectors - mean)
+
+
+def cohort_mean(path: str | Path, dim: int) -> np.ndarray:
+    """The mean (D,) of the embeddings of other speakers: what recordings share, channel and corpus.
+
+    Where it is not subtracted, all cosines lie nearer to 1.
+
+    Raises:
+        UserError: not a file of embeddings, or of embeddings that have not D = `dim` values.
+    """
+    mean = Embeddings.load(path).vectors.mean(axis=0)
+    if len(mean) != dim:
+        raise UserError(f"{path}: found {len(mean)} values an embedding, expected {dim}")
+    return mean
 
 
 def cosine_scores(

@@ -14,6 +14,8 @@ from toolkit.config import choice
 from toolkit.models.output import EncoderOutput
 from toolkit.models.registry import ENCODERS, FRONTENDS
 
+SHORTEST_SECONDS = 0.1
+"""Less audio may give an encoder no frame at all."""
 Augment = Callable[[Tensor, Tensor], Tensor]
 """(B, T', F) features and their (B,) lengths to changed features of the same shape."""
 

@@ -16,7 +16,7 @@ from toolkit.data.codecs import BadAudio
 from toolkit.data.recordings import Recording, first_samples
 from toolkit.data.validate import skipped_row
 from toolkit.decode.diarize import Diarizer
-from toolkit.decode.embedding import Embeddings, embed_all
+from toolkit.decode.embedding import Embeddings, cohort_mean, embed_all
 from toolkit.decode.stitching import Turn
 from toolkit.errors import UserError
 from toolkit.tasks.load import load_model
@@ -33,7 +33,7 @@ class SpeakerEmbedder:
     Args:
         folder: the model directory.
         device: "cpu", "cuda", ..., or "auto": the GPU if there is one.
-        cohort: embeddings of other speakers, whose mean is subtracted; see `Embeddings.centred`.
+        cohort: embeddings of other speakers, whose mean is subtracted; see `cohort_mean`.
 
     Raises:
         UserError: not the directory of a speaker model, no such device, or a cohort of another model.
@@ -45,10 +45,7 @@ class SpeakerEmbedder:
         self.sampling_rate: int = settings.speech.frontend.sample_rate
         self.mean = torch.zeros(self.model.embedding_dim, device=self.device)
         if cohort is not None:
-            mean = Embeddings.load(cohort).vectors.mean(axis=0)
-            if len(mean) != len(self.mean):
-                raise UserError(f"{cohort}: found {len(mean)} values an embedding, expected {len(self.mean)}")
-            self.mean = torch.from_numpy(mean).to(self.device)
+            self.mean = torch.from_numpy(cohort_mean(cohort, len(self.mean))).to(self.device)
 
     def __call__(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Waveforms (B, S) and lengths (B,) to embeddings (B, E)."""

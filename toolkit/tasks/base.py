@@ -51,8 +51,7 @@ class Task:
     """Data and pretrained weights; a task adds its model, batches and loss.
 
     Args:
-        config: of the task; has `data`, where a pretrained encoder can be used `init`, and where cuts are cropped
-            `crop_seconds`.
+        config: of the task; has `data` and, where a pretrained encoder can be used, `init`.
         model_dir: the model directory, where the task keeps what the model needs beside its weights (tokens, speaker
             names).
         seed: of order and augmentation.
@@ -131,6 +130,11 @@ class Task:
         init = getattr(self.config, "init", None)
         return init is not None and init.model is not None and name.startswith("speech.")
 
+    @property
+    def read_seconds(self) -> float:
+        """Most seconds that are read of a cut; tasks that crop override this."""
+        return math.inf
+
     def training_cuts(self, epoch: int = 0) -> CutSet:
         """The training data of an epoch, lazily; tasks override this to cut or filter it."""
         return named_cuts(self.config.data.train, "data.train", shard_seed=self.seed + epoch)
@@ -147,9 +151,8 @@ class Task:
         sampler = self.config.data.sampler
         if Path(source).is_dir():
             sampler = replace(sampler, buffer_size=sampler.shar_buffer_size)
-        crop_seconds = getattr(self.config, "crop_seconds", math.inf)
         return BatchStream(
-            lambda epoch: cuts(epoch).map(check), sampler, self.seed, shuffle, source, crop_seconds
+            lambda epoch: cuts(epoch).map(check), sampler, self.seed, shuffle, source, self.read_seconds
         )
 
     def _augmented(self, cuts: CutSet, rng: random.Random) -> Any:
@@ -162,7 +165,7 @@ def named_cuts(name: str, key: str, shard_seed: int | None = None) -> CutSet:
     Args:
         name: what the configuration names.
         key: where it does, for messages.
-        shard_seed: shuffles the shards of a Shar folder; None reads them in order.
+        shard_seed: see `open_cuts`.
 
     Raises:
         UserError: nothing is named, or it cannot be read.
@@ -174,7 +177,7 @@ def named_cuts(name: str, key: str, shard_seed: int | None = None) -> CutSet:
         if not count.isdigit() or int(count) == 0:
             raise UserError(f"{key}: found {name!r}, expected synthetic:N with a number of cuts")
         return synthetic_cuts(int(count), seed=0 if key == "data.train" else 1)
-    return open_cuts(name, shuffle_shards=shard_seed is not None, seed=shard_seed or 0)
+    return open_cuts(name, shard_seed)
 
 
 def check_speech(speech: SpeechConfig, path: Path) -> None:
@@ -202,6 +205,14 @@ def check_rate(cut: Cut, sample_rate: int, source: str) -> Cut:
             "speech.frontend.sample_rate"
         )
     return cut
+
+
+def crop(cut: Cut, seconds: float, rng: random.Random) -> Cut:
+    """A random stretch of a cut that is longer than `seconds`; shorter ones stay as they are."""
+    if cut.duration <= seconds:
+        return cut
+    offset = rng.randint(0, int((cut.duration - seconds) * cut.sampling_rate)) / cut.sampling_rate
+    return cut.truncate(offset=offset, duration=seconds, preserve_id=True)
 
 
 def inner(model: nn.Module) -> nn.Module:

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from toolkit.data.batch import DiarizationBatch, pad, read_audio
 from toolkit.errors import UserError
-from toolkit.models.base import SpeechConfig, SpeechEncoder
+from toolkit.models.base import SHORTEST_SECONDS, SpeechConfig, SpeechEncoder
 from toolkit.models.diarization import DiarizationHeadConfig, DiarizationModel
 from toolkit.nn.masks import valid_mask
 from toolkit.optim.build import OptimConfig
-from toolkit.tasks.base import DataConfig, InitConfig, Task, inner
+from toolkit.tasks.base import DataConfig, InitConfig, Task, crop, inner
 from toolkit.train.config import TrainConfig
 
 
@@ -47,8 +47,8 @@ class DiarizationConfig:
     """The train loop."""
 
     def __post_init__(self) -> None:
-        if self.chunk_seconds < 0.1:
-            raise ValueError(f"chunk_seconds must be at least 0.1, got {self.chunk_seconds}")
+        if self.chunk_seconds < SHORTEST_SECONDS:
+            raise ValueError(f"chunk_seconds must be at least {SHORTEST_SECONDS}, got {self.chunk_seconds}")
 
 
 class DiarizationTask(Task):
@@ -64,6 +64,11 @@ class DiarizationTask(Task):
         self.frame_shift = model.frame_shift
         return model
 
+    @property
+    def read_seconds(self) -> float:
+        """Those of a chunk."""
+        return self.config.chunk_seconds
+
     def training_cuts(self, epoch: int = 0) -> CutSet:
         """Overlapping stretches of two chunks, so that a random chunk of each covers every place alike."""
         chunk = self.config.chunk_seconds
@@ -76,7 +81,7 @@ class DiarizationTask(Task):
 
     def collate(self, cuts: CutSet, rng: random.Random) -> DiarizationBatch:
         """Chunks and who talks when in them."""
-        cuts = CutSet.from_cuts(self._chunk(cut, rng) for cut in cuts)
+        cuts = CutSet.from_cuts(crop(cut, self.config.chunk_seconds, rng) for cut in cuts)
         cuts, audio = read_audio(cuts, rng)
         speakers = self.config.head.num_speakers
         rows = [activity(cut, speakers, self.frame_shift) for cut in cuts] or [torch.zeros(1, speakers) > 0]
@@ -98,13 +103,6 @@ class DiarizationTask(Task):
         found = powerset.to_activity(log_probs.argmax(-1)) * mask[..., None]
         truth = targets.gather(2, order[:, None].expand(targets.shape)) * mask[..., None]
         return loss, errors(truth.float(), found), mask.sum()
-
-    def _chunk(self, cut: Cut, rng: random.Random) -> Cut:
-        seconds = self.config.chunk_seconds
-        if cut.duration <= seconds:
-            return cut
-        offset = rng.randint(0, int((cut.duration - seconds) * cut.sampling_rate)) / cut.sampling_rate
-        return cut.truncate(offset=offset, duration=seconds, preserve_id=True)
 
 
 class Stretches:

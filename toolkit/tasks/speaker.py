@@ -19,7 +19,7 @@ from toolkit.losses.margin import angular_margin_softmax, margin_at
 from toolkit.models.base import SpeechConfig, SpeechEncoder
 from toolkit.models.speaker import SpeakerHeadConfig, SpeakerModel
 from toolkit.optim.build import OptimConfig
-from toolkit.tasks.base import DataConfig, InitConfig, Task
+from toolkit.tasks.base import DataConfig, InitConfig, Task, crop
 from toolkit.train.config import TrainConfig
 
 
@@ -85,6 +85,11 @@ class SpeakerTask(Task):
     """Cuts with speakers -> embeddings -> angular margin softmax; see `loss` for the statistics."""
 
     Config = SpeakerConfig
+
+    @property
+    def read_seconds(self) -> float:
+        """Those of a crop."""
+        return self.config.crop_seconds
 
     def training_cuts(self, epoch: int = 0) -> CutSet:
         """The training data at its own and at other speeds."""
@@ -157,14 +162,6 @@ class WithSpeeds:
                 changed = change_speed(cut, factor).with_id(f"{cut.id}@{factor}")
                 name = f"{speaker_of(cut, 'the training data')}@{factor}"
                 yield changed.map_supervisions(lambda segment, name=name: fastcopy(segment, speaker=name))
-
-
-def crop(cut: Cut, seconds: float, rng: random.Random) -> Cut:
-    """A random stretch of a cut that is longer than `seconds`; shorter ones stay as they are."""
-    if cut.duration <= seconds:
-        return cut
-    offset = rng.randint(0, int((cut.duration - seconds) * cut.sampling_rate)) / cut.sampling_rate
-    return cut.truncate(offset=offset, duration=seconds, preserve_id=True)
 
 
 def speaker_of(cut: Cut, source: str) -> str:

@@ -60,6 +60,11 @@ class SslTask(Task):
         self.frame_shift = speech.frame_shift
         return SslModel(speech, OBJECTIVES[self.config.objective.name](self.config.objective, speech.dim))
 
+    @property
+    def read_seconds(self) -> float:
+        """Those of a crop."""
+        return self.config.crop_seconds
+
     def collate(self, cuts: CutSet, rng: random.Random) -> SslBatch:
         """Audio, cropped where it is long, and the labels of its frames."""
         cuts = CutSet.from_cuts(self._crop(cut, rng) for cut in cuts)

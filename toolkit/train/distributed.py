@@ -16,6 +16,9 @@ from torch import Tensor
 
 from toolkit.errors import UserError
 
+LOCK = ".lock"
+"""File of an experiment folder that a run holds locked."""
+
 # While the main process prepares (reads all transcripts to learn a tokenizer, say), the others wait for it, and the
 # 10 minutes that PyTorch would give it on GPUs can be too few. This is no watch over processes that die: torchrun is.
 PATIENCE = timedelta(hours=12)
@@ -99,7 +102,7 @@ def sole_owner(folder: Path, patience: float = 30.0) -> Iterator[None]:
     Raises:
         UserError: another process still trains there.
     """
-    with open(folder / ".lock", "w") as file:
+    with open(folder / LOCK, "w") as file:
         until, told = time.monotonic() + patience, False
         while True:
             try:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.errors import UserError
+from toolkit.errors import UserError, is_out_of_memory
 from toolkit.files import write_json
 
 
@@ -116,11 +116,3 @@ def size_of(batch: Any) -> str:
     """A batch's size in words."""
     rows = len(batch.lengths)
     return f"{rows} x {batch.padded_seconds / rows:.1f} s"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """True for the errors with which Python, PyTorch and the libraries of CUDA report that memory is used up."""
-    signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        sign in str(error) for sign in signs
-    )

@@ -20,8 +20,7 @@ SUMS = ("audio", "padded")
 class Meter:
     """Sums of losses and statistics since the last report, each kept where it is computed so that nothing waits."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self) -> None:
         self.sums: dict[str, Tensor | float] = {}
 
     def add(self, values: dict[str, Tensor | float]) -> None:
@@ -39,7 +38,7 @@ class Meter:
         # A rank whose batches were all unreadable, or that had none, lacks the task's statistics.
         names = world.union(self.sums)
         sums = torch.stack(
-            [torch.as_tensor(self.sums.get(n, 0.0), dtype=torch.float64, device=self.device) for n in names]
+            [torch.as_tensor(self.sums.get(n, 0.0), dtype=torch.float64, device=world.device) for n in names]
         )
         totals = dict(zip(names, world.sum(sums).tolist(), strict=True))
         self.sums = {}

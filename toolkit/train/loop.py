@@ -146,7 +146,7 @@ class Trainer:
         if world.size > 1:
             # Buffers are constants here (no running statistics), equal on all ranks from the start.
             self.wrapped = DistributedDataParallel(compiled, broadcast_buffers=False)
-        self.meter = Meter(world.device)
+        self.meter = Meter()
         self.sigterm = self.stopping = False
         self.idle = 0
         self.reported_at = 0.0
@@ -325,7 +325,7 @@ class Trainer:
         model, world = self.state.best_weights, self.world
         training = model.training
         model.eval()
-        meter = Meter(world.device)
+        meter = Meter()
         meter.add({"loss": 0.0, "weight": 0.0, "audio": 0.0})
         for _, batch in self.task.validation_batches(world.rank, world.size, world.device.type == "cuda"):
             self.log.skip(batch.skipped)
@@ -370,7 +370,7 @@ class Trainer:
         with torch.no_grad():
             for name, buffer in model.named_buffers():
                 buffer.copy_(buffers[name])
-        self.meter = Meter(self.world.device)
+        self.meter = Meter()
 
     def _on_sigterm(self, *_: Any) -> None:
         self.sigterm = True
