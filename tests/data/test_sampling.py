@@ -43,6 +43,11 @@ def share(consumed=0, rank=0, world=1, count=30, start=(0, 0, 0), config=CONFIG,
     return list(islice(loader, count))
 
 
+def joined(shares):
+    """The batches of all ranks in the order of the stream."""
+    return [item for row in zip(*shares, strict=True) for item in row]
+
+
 def test_an_epoch_depends_on_seed_and_number_alone():
     whole = ids(stream().epoch(2))
     assert whole == ids(stream().epoch(2))
@@ -155,7 +160,9 @@ def test_positions_count_on_over_epochs():
 def test_ranks_share_the_stream(world):
     whole = share(count=30)
     shares = [share(rank=rank, world=world, count=30 // world) for rank in range(world)]
-    assert [row for rows in zip(*shares, strict=True) for row in rows] == whole
+    found = joined(shares)
+    assert [batch for _, batch in found] == [batch for _, batch in whole]
+    assert [position for position, _ in found] == [whole[i - i % world][0] for i in range(30)]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
@@ -165,8 +172,9 @@ def test_a_stream_goes_on_where_it_stopped_also_with_other_ranks(consumed, world
     whole = share(count=30)
     start = whole[max(0, consumed - 3)][0]
     shares = [share(consumed, rank, world, (30 - consumed) // world, start) for rank in range(world)]
-    found = [row for rows in zip(*shares, strict=True) for row in rows]
-    assert found == whole[consumed : consumed + len(found)] and len(found) > 30 - consumed - world
+    found = [batch for _, batch in joined(shares)]
+    expected = [batch for _, batch in whole[consumed : consumed + len(found)]]
+    assert found == expected and len(found) > 30 - consumed - world
 
 
 def test_workers_give_the_same_batches():

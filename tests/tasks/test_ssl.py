@@ -13,7 +13,8 @@ from tests.tasks.small import ENCODER, learn
 from toolkit.config import build
 from toolkit.data.synthetic import synthetic_cuts
 from toolkit.errors import UserError
-from toolkit.tasks.ssl import SslConfig, SslTask, fit
+from toolkit.ssl.model import fit
+from toolkit.tasks.ssl import SslConfig, SslTask
 
 TINY = {
     "data": {"train": "synthetic:8"},
@@ -37,14 +38,14 @@ def test_long_cuts_are_cropped_with_their_labels(cuts, tmp_path):
     task, _ = make(tmp_path)
     batch = task.collate(cuts, random.Random(3))
     assert batch.lengths.tolist() == [16000] * 8
-    assert batch.labels.shape == (8, 50) and batch.labels.dtype == torch.int64
+    assert batch.labels.shape == (8, 50, 1) and batch.labels.dtype == torch.int64
     for row, labels, cut in zip(batch.waveforms, batch.labels, cuts, strict=True):
         whole = cut.load_audio()[0]
         # The crop begins with a frame, and its labels are those of the same place.
         starts = [s for s in range(0, len(whole) - 15999, 320) if np.array_equal(whole[s : s + 16000], row)]
         assert len(starts) == 1
         frame = starts[0] // 320
-        assert labels.tolist() == cut.load_labels()[frame : frame + 50].tolist()
+        assert labels[:, 0].tolist() == cut.load_labels()[frame : frame + 50].tolist()
     assert not torch.equal(task.collate(cuts, random.Random(4)).waveforms, batch.waveforms)
     assert torch.equal(task.collate(cuts, random.Random(3)).waveforms, batch.waveforms)
 
@@ -55,21 +56,23 @@ def test_short_cuts_are_taken_whole(cuts, tmp_path):
     assert batch.lengths.tolist() == [cut.num_samples for cut in cuts]
     for labels, cut in zip(batch.labels, cuts, strict=True):
         own = cut.load_labels().tolist()
-        assert labels.tolist() == own + [-1] * (len(labels) - len(own))
+        assert labels[:, 0].tolist() == own + [-1] * (len(labels) - len(own))
 
 
 def test_labels_are_fitted_to_the_frames():
-    labels = torch.tensor([[1, 2, 3]])
-    assert fit(labels, 5).tolist() == [[1, 2, 3, -1, -1]]
-    assert fit(labels, 2).tolist() == [[1, 2]]
+    labels = torch.tensor([[[1], [2], [3]]])
+    assert fit(labels, 5)[..., 0].tolist() == [[1, 2, 3, -1, -1]]
+    assert fit(labels, 2)[..., 0].tolist() == [[1, 2]]
 
 
 def test_the_loss_is_that_of_the_masked_frames(cuts, tmp_path):
     task, model = make(tmp_path)
     batch = task.collate(cuts, random.Random(0))
     loss, stats, weight = task.loss(model, batch)
-    output, mask = model(batch.waveforms, batch.lengths, batch.seeds)
-    targets = fit(batch.labels, mask.shape[1])
+    frames = model.speech.latent_lengths(batch.waveforms.shape[1])
+    mask = model.objective.mask(model.speech.latent_lengths(batch.lengths), frames, batch.seeds)
+    output = model.speech(batch.waveforms, batch.lengths, mask)
+    targets = fit(batch.labels, frames)[..., 0]
     logits = model.objective.head(output.frames[mask]) / 0.1
     expected = torch.nn.functional.cross_entropy(logits, targets[mask], ignore_index=-1, reduction="sum")
     torch.testing.assert_close(loss, expected)

@@ -62,6 +62,12 @@ class ToyTask:
     def build_model(self) -> ToyModel:
         return ToyModel(self.dropout)
 
+    def before_update(self, model: nn.Module, update: int) -> None:
+        self.update = update
+
+    def after_update(self, model: nn.Module) -> None:
+        """Nothing follows the weights here."""
+
     def initialize(self, model: nn.Module, say: Callable[[str], None]) -> None:
         say("nothing to begin with")
 
@@ -75,9 +81,9 @@ class ToyTask:
         self, start: tuple, consumed: int, rank: int, world_size: int, pin_memory: bool
     ) -> Iterator[tuple[Position, AudioBatch]]:
         assert start[2] <= consumed
-        total = consumed + rank
+        total = consumed
         while True:
-            yield Position(total // PER_EPOCH, total % PER_EPOCH, total), self.make_batch(total)
+            yield Position(total // PER_EPOCH, total % PER_EPOCH, total), self.make_batch(total + rank)
             total += world_size
 
     def validation_batches(self, rank: int, world_size: int, pin_memory: bool) -> list:

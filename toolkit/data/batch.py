@@ -1,6 +1,6 @@
 """What a task's loss receives: one batch type a task, built in loader workers, moved to the device by the loop.
 
-Dimensions: B utterances, S samples, T encoder frames, U tokens, K speakers.
+Dimensions: B utterances, S samples, T encoder frames, U tokens, K speakers, C label streams.
 """
 
 import dataclasses
@@ -55,10 +55,12 @@ class AudioBatch:
 
 @dataclass
 class SslBatch(AudioBatch):
-    """Untranscribed speech with frame labels."""
+    """Untranscribed speech, with frame labels where the objective uses them."""
 
-    labels: Tensor
-    """(B, T) int64 cluster of each encoder frame, -1 past the end."""
+    labels: Tensor | None = field(default=None, kw_only=True)
+    """(B, T, C) int64 cluster of each encoder frame in each label stream, -1 past the end; None if none are used."""
+    views: Tensor | None = field(default=None, kw_only=True)
+    """(B, S) what the encoder hears in place of `waveforms`; None for the same."""
 
 
 @dataclass

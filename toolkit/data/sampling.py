@@ -203,15 +203,21 @@ def training_loader(
     world_size: int,
     pin_memory: bool,
 ) -> Iterable[tuple[Position, Any]]:
-    """This rank's share of the endless stream, (position, batch), after the first `consumed` batches.
+    """This rank's share of the endless stream after the first `consumed` batches.
 
-    `start` is any known place at or before that; batches in between are passed over unread.
+    `start` is any known place at or before that; batches in between are passed over unread. The ranks take the batches
+    in rows, one each; with its batch every rank gets the position of the row's first one, (row, batch).
     """
 
-    def share() -> Iterator[tuple[Position, CutSet]]:
+    def share() -> Iterator[tuple[Position, Position, CutSet]]:
         for position, cuts in stream.walk(start):
-            if position.total >= consumed and (position.total - consumed) % world_size == rank:
-                yield position, cuts
+            if position.total < consumed:
+                continue
+            place = (position.total - consumed) % world_size
+            if place == 0:
+                row = position
+            if place == rank:
+                yield row, position, cuts
 
     return _loader(share, collate, stream, rank, pin_memory)
 
@@ -221,10 +227,10 @@ def validation_loader(
 ) -> Iterable[tuple[Position, Any]]:
     """This rank's share of one pass over the data."""
 
-    def share() -> Iterator[tuple[Position, CutSet]]:
+    def share() -> Iterator[tuple[Position, Position, CutSet]]:
         for index, cuts in enumerate(stream.epoch(0)):
             if index % world_size == rank:
-                yield Position(0, index, index), cuts
+                yield Position(0, index, index), Position(0, index, index), cuts
 
     return _loader(share, collate, stream, rank, pin_memory)
 
@@ -280,17 +286,17 @@ class IterableSampler(Sampler):
 
 
 class CollateDataset(Dataset):
-    """Turns (position, cuts) into (position, batch), with random numbers that depend on seed and position alone."""
+    """Turns (row, position, cuts) into (row, batch), with random numbers that depend on seed and position alone."""
 
     def __init__(self, collate: Collate, seed: int) -> None:
         self.collate = collate
         self.seed = seed
 
-    def __getitem__(self, item: tuple[Position, CutSet]) -> tuple[Position, Any]:
-        position, cuts = item
+    def __getitem__(self, item: tuple[Position, Position, CutSet]) -> tuple[Position, Any]:
+        row, position, cuts = item
         rng = random.Random(f"{self.seed}/{position.epoch}/{position.index}")
         try:
-            return position, self.collate(cuts, rng)
+            return row, self.collate(cuts, rng)
         # Raised by a worker, errors would arrive with a traceback in their message; so they go the way of a batch.
         except (UserError, OSError) as error:
-            return position, error.with_traceback(None)
+            return row, error.with_traceback(None)

@@ -5,7 +5,7 @@ Dimensions: B batch, S samples, T encoder frames, F features, D encoder width, L
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from toolkit.config import choice
 from toolkit.models.output import EncoderOutput
 from toolkit.models.registry import ENCODERS, FRONTENDS
+from toolkit.nn.scheduled import Clocked
 
 SHORTEST_SECONDS = 0.1
 """Less audio may give an encoder no frame at all."""
@@ -30,6 +31,36 @@ class SpeechConfig:
     """What turns features into representations."""
 
 
+class Encoder(Protocol):
+    """What `ENCODERS` holds: built as `Encoder(config, num_features)`.
+
+    Frames past an utterance's length may hold anything, and must not reach those before it.
+    """
+
+    dim: int
+    """D, the width of every layer's output."""
+    latent_dim: int
+    """E, the width of what `embed` gives."""
+    num_layers: int
+    """L."""
+    subsampling: int
+    """Feature frames to one output frame."""
+    mask_embedding: nn.Parameter
+    """What stands in for hidden frames."""
+
+    def embed(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T'', F) features and (B,) lengths to what a mask hides: latents (B, T', E) and lengths (B,)."""
+
+    def encode(self, x: Tensor, lengths: Tensor, mask: Tensor | None = None) -> EncoderOutput:
+        """Latents (B, T', E), their lengths (B,) and a mask (B, T'), True for hidden frames, to the output."""
+
+    def latent_lengths(self, lengths: int | Tensor) -> int | Tensor:
+        """T' for a number of feature frames, or for each of (B,) int64."""
+
+    def output_lengths(self, lengths: int | Tensor) -> int | Tensor:
+        """T for a number of feature frames, or for each of (B,) int64."""
+
+
 class SpeechEncoder(nn.Module):
     """Front end and encoder: waveforms in, representations of every layer out.
 
@@ -37,6 +68,7 @@ class SpeechEncoder(nn.Module):
 
     Attributes:
         dim: D, the width of every layer's output.
+        latent_dim: E, the width of the frames that a mask hides.
         num_layers: L.
         frame_shift: seconds from one output frame to the next.
     """
@@ -47,6 +79,7 @@ class SpeechEncoder(nn.Module):
         self.frontend = FRONTENDS[config.frontend.name](config.frontend)
         self.encoder = ENCODERS[config.encoder.name](config.encoder, self.frontend.dim)
         self.dim: int = self.encoder.dim
+        self.latent_dim: int = self.encoder.latent_dim
         self.num_layers: int = self.encoder.num_layers
         self.frame_shift: float = self.frontend.frame_shift * self.encoder.subsampling
 
@@ -62,18 +95,33 @@ class SpeechEncoder(nn.Module):
         Args:
             waveforms: (B, S) samples in [-1, 1] at the front end's rate.
             lengths: (B,) int64 valid samples.
-            mask: (B, T) bool, True where the encoder's input frame is replaced by the learned mask embedding.
+            mask: (B, T') bool, True where a latent frame is replaced by the learned mask embedding; or (B * M, T') for
+                M masks an utterance, those of one utterance in a row: then the output has B * M rows.
             augment: what is done to the features before the encoder sees them.
         """
         features, feature_lengths = self.frontend(waveforms, lengths)
         if augment is not None:
             features = augment(features, feature_lengths)
-        return self.encoder(features, feature_lengths, mask)
+        latents, latent_lengths = self.encoder.embed(features, feature_lengths)
+        masks = 1 if mask is None else len(mask) // len(latents)
+        repeated = latents, latent_lengths
+        if masks > 1:
+            repeated = latents.repeat_interleave(masks, 0), latent_lengths.repeat_interleave(masks)
+        output = self.encoder.encode(*repeated, mask)
+        return output._replace(latents=latents, features=features if features.requires_grad else None)
+
+    def latents(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The frames that a mask would hide: (B, T', E), and their lengths (B,)."""
+        return self.encoder.embed(*self.frontend(waveforms, lengths))
+
+    def latent_lengths(self, lengths: int | Tensor) -> int | Tensor:
+        """Latent frames, which a mask has, for a number of samples, or for each of (B,) int64."""
+        return self.encoder.latent_lengths(self.frontend.output_lengths(lengths))
 
     def output_lengths(self, lengths: int | Tensor) -> int | Tensor:
         """Frames for a number of samples, or for each of (B,) int64.
 
-        Numbers stay numbers, so that the shape of a mask needs no look into a tensor.
+        Numbers stay numbers, so that a shape needs no look into a tensor.
         """
         return self.encoder.output_lengths(self.frontend.output_lengths(lengths))
 
@@ -82,6 +130,12 @@ class SpeechModel(nn.Module):
     """A model of any task: a `speech` encoder and something on top of it."""
 
     speech: SpeechEncoder
+
+    def set_update(self, update: int) -> None:
+        """Tells all parts whose behaviour changes in the course of training how many updates are done."""
+        for module in self.modules():
+            if isinstance(module, Clocked):
+                module.update = update
 
     @torch.no_grad()
     def features(self, waveforms: Tensor, lengths: Tensor) -> EncoderOutput:

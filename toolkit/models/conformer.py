@@ -62,10 +62,10 @@ class ConformerEncoder(nn.Module):
 
     def __init__(self, config: ConformerConfig, num_features: int) -> None:
         super().__init__()
-        self.dim = config.dim
+        self.dim = self.latent_dim = config.dim
         self.num_layers = config.num_layers
         self.subsampling = config.subsampling
-        self.embed = ConvSubsampling(
+        self.subsample = ConvSubsampling(
             num_features, config.subsampling_channels, config.dim, config.subsampling
         )
         self.embed_norm = nn.LayerNorm(config.dim)
@@ -74,10 +74,13 @@ class ConformerEncoder(nn.Module):
         self.layers = nn.ModuleList(ConformerLayer(config) for _ in range(config.num_layers))
         self.head_width = config.dim // config.num_heads
 
-    def forward(self, x: Tensor, lengths: Tensor, mask: Tensor | None = None) -> EncoderOutput:
-        """(B, T', F) features and (B,) lengths to every layer's (B, T, D), T = ceil(T' / subsampling)."""
-        x, lengths = self.embed(x, lengths)
-        x = self.embed_norm(x)
+    def embed(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T', F) features and (B,) lengths to (B, T, D) and lengths, T = ceil(T' / subsampling)."""
+        x, lengths = self.subsample(x, lengths)
+        return self.embed_norm(x), lengths
+
+    def encode(self, x: Tensor, lengths: Tensor, mask: Tensor | None = None) -> EncoderOutput:
+        """Embedded frames (B, T, D), lengths (B,) and a mask (B, T) to every layer's (B, T, D)."""
         if mask is not None:
             x = torch.where(mask[:, :, None], self.mask_embedding.to(x.dtype), x)
         x = self.dropout(x)
@@ -91,6 +94,8 @@ class ConformerEncoder(nn.Module):
     def output_lengths(self, lengths: int | Tensor) -> int | Tensor:
         """Encoder frames for a number of feature frames, or for each of (B,) int64."""
         return (lengths + self.subsampling - 1) // self.subsampling
+
+    latent_lengths = output_lengths
 
 
 class ConformerLayer(nn.Module):

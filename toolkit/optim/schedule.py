@@ -1,7 +1,7 @@
 """Learning-rate schedules: pure functions of the update number, so there is no state to save.
 
-Each is a dataclass with `factor(update, max_updates)`: what the learning rate is multiplied by at an update, counted
-from 0.
+Each is a dataclass with `factor(update, max_updates, epoch)`: what the learning rate is multiplied by at an update that
+begins in an epoch, both counted from 0.
 """
 
 import math
@@ -33,7 +33,7 @@ class LinearSchedule:
     def __post_init__(self) -> None:
         _check(self.warmup_updates, self.final)
 
-    def factor(self, update: int, max_updates: int) -> float:
+    def factor(self, update: int, max_updates: int, epoch: int = 0) -> float:
         """The factor at `update`."""
         progress = (update - self.warmup_updates) / max(1, max_updates - self.warmup_updates)
         return _ramp(update, self.warmup_updates) * (1 - (1 - self.final) * min(1.0, max(0.0, progress)))
@@ -53,7 +53,7 @@ class CosineSchedule:
     def __post_init__(self) -> None:
         _check(self.warmup_updates, self.final)
 
-    def factor(self, update: int, max_updates: int) -> float:
+    def factor(self, update: int, max_updates: int, epoch: int = 0) -> float:
         """The factor at `update`."""
         progress = min(
             1.0, max(0.0, (update - self.warmup_updates) / max(1, max_updates - self.warmup_updates))
@@ -82,7 +82,7 @@ class TriStageSchedule:
                 f"got {self.warmup}, {self.hold} and {self.final}"
             )
 
-    def factor(self, update: int, max_updates: int) -> float:
+    def factor(self, update: int, max_updates: int, epoch: int = 0) -> float:
         """The factor at `update`."""
         up, down = self.warmup * max_updates, (self.warmup + self.hold) * max_updates
         if update < up:
@@ -102,7 +102,7 @@ class InverseSqrtSchedule:
     def __post_init__(self) -> None:
         _check(self.warmup_updates)
 
-    def factor(self, update: int, max_updates: int) -> float:
+    def factor(self, update: int, max_updates: int, epoch: int = 0) -> float:
         """The factor at `update`."""
         return min(
             (update + 1) / max(1, self.warmup_updates), math.sqrt(max(1, self.warmup_updates) / (update + 1))
@@ -121,7 +121,7 @@ class ConstantSchedule:
     def __post_init__(self) -> None:
         _check(self.warmup_updates)
 
-    def factor(self, update: int, max_updates: int) -> float:
+    def factor(self, update: int, max_updates: int, epoch: int = 0) -> float:
         """The factor at `update`."""
         return _ramp(update, self.warmup_updates)
 

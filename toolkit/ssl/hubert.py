@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from toolkit.models.base import SpeechEncoder
 from toolkit.models.output import EncoderOutput
 from toolkit.nn.masks import valid_mask
 from toolkit.ssl.masking import span_mask
+from toolkit.ssl.model import Objective
 
 
 @dataclass
@@ -38,33 +40,26 @@ class HubertConfig:
             )
 
 
-class HubertObjective(nn.Module):
+class HubertObjective(Objective):
     """Cross-entropy over the clusters of masked frames, from one linear layer."""
 
     Config = HubertConfig
+    uses_labels = True
 
-    def __init__(self, config: HubertConfig, dim: int) -> None:
+    def __init__(self, config: HubertConfig, speech: SpeechEncoder) -> None:
         super().__init__()
         self.config = config
-        self.head = nn.Linear(dim, config.num_classes)
+        self.head = nn.Linear(speech.dim, config.num_classes)
 
     def mask(self, lengths: Tensor, frames: int, seeds: Tensor) -> Tensor:
         """(B, T) bool, True for hidden frames; see `span_mask`."""
         return span_mask(lengths, frames, self.config.mask_prob, self.config.mask_span, seeds, min_spans=2)
 
     def loss(
-        self, output: EncoderOutput, targets: Tensor, mask: Tensor
+        self, output: EncoderOutput, targets: None, labels: Tensor, mask: Tensor, seeds: Tensor
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Loss summed over frames.
-
-        Args:
-            output: of the encoder, run with this mask.
-            targets: (B, T) int64 clusters, -1 where there is none.
-            mask: (B, T) bool.
-
-        Returns:
-            The loss, the statistic "accuracy" (summed over masked frames), and the number of masked frames.
-        """
+        """Loss, the statistic "accuracy" (summed over masked frames), and the number of masked frames."""
+        targets = labels[..., 0]
         known = (targets >= 0) & valid_mask(output.lengths, targets.shape[1])
         # To pick out the frames, a GPU would have to tell their number first, for which the CPU would wait. The others
         # may hold anything, even NaN, which a weight of 0 would not remove.

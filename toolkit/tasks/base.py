@@ -74,6 +74,14 @@ class Task:
         """Reads audio and targets of a batch; runs in loader workers."""
         raise AssertionError(f"{type(self).__name__} builds no batch")
 
+    def before_update(self, model: nn.Module, update: int) -> None:
+        """Tells the model and the loss how many updates are done."""
+        self.update = update
+        model.set_update(update)
+
+    def after_update(self, model: nn.Module) -> None:
+        """Called once the optimiser has moved the weights; most tasks have nothing to do."""
+
     def initialize(self, model: nn.Module, say: Callable[[str], None]) -> None:
         """Copies the pretrained encoder into the model, if the configuration names one.
 

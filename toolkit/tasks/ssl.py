@@ -17,7 +17,7 @@ from toolkit.optim.build import OptimConfig
 from toolkit.ssl.labels import load_labels
 from toolkit.ssl.model import SslModel
 from toolkit.ssl.registry import OBJECTIVES
-from toolkit.tasks.base import DataConfig, InitConfig, Task, inner
+from toolkit.tasks.base import DataConfig, InitConfig, Task
 from toolkit.train.config import TrainConfig
 
 
@@ -58,7 +58,13 @@ class SslTask(Task):
         """An encoder with the objective's heads."""
         speech = SpeechEncoder(self.config.speech)
         self.frame_shift = speech.frame_shift
-        return SslModel(speech, OBJECTIVES[self.config.objective.name](self.config.objective, speech.dim))
+        objective = OBJECTIVES[self.config.objective.name](self.config.objective, speech)
+        self.uses_labels = objective.uses_labels
+        return SslModel(speech, objective)
+
+    def after_update(self, model: torch.nn.Module) -> None:
+        """Lets a teacher follow."""
+        model.objective.after_update(model.speech)
 
     @property
     def read_seconds(self) -> float:
@@ -69,13 +75,14 @@ class SslTask(Task):
         """Audio, cropped where it is long, and the labels of its frames."""
         cuts = CutSet.from_cuts(self._crop(cut, rng) for cut in cuts)
         cuts, audio = read_audio(cuts, rng)
-        rows = [self._labels(cut) for cut in cuts] or [torch.zeros(1, dtype=torch.int64)]
+        if not self.uses_labels:
+            return SslBatch(**audio)
+        rows = [self._labels(cut) for cut in cuts] or [torch.zeros(1, 1, dtype=torch.int64)]
         return SslBatch(**audio, labels=pad(rows, -1))
 
     def loss(self, model: torch.nn.Module, batch: SslBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """The objective's loss, summed over masked frames."""
-        output, mask = model(batch.waveforms, batch.lengths, batch.seeds)
-        return inner(model).objective.loss(output, fit(batch.labels, mask.shape[1]), mask)
+        return model(batch.waveforms, batch.lengths, batch.seeds, batch.labels, batch.views)
 
     def _crop(self, cut: Cut, rng: random.Random) -> Cut:
         if cut.duration <= self.config.crop_seconds:
@@ -103,9 +110,4 @@ class SslTask(Task):
                 f"objective.num_classes: found {classes}, but cut {cut.id} has label {most}; expected at least "
                 f"{most + 1}"
             )
-        return labels
-
-
-def fit(labels: Tensor, frames: int) -> Tensor:
-    """Labels (B, T') cut or filled up with -1 to (B, frames)."""
-    return torch.nn.functional.pad(labels, (0, frames - labels.shape[1]), value=-1)
+        return labels.view(len(labels), -1)

@@ -58,14 +58,17 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Task(Protocol):
     """What the loop asks of a task."""
 
-    update: int
-    """Set by the loop: updates done, for losses that change over time."""
-
     def build_model(self) -> nn.Module:
         """A new model."""
 
     def initialize(self, model: nn.Module, say: Callable[[str], None]) -> None:
         """Copies pretrained weights into a new model; says what it did."""
+
+    def before_update(self, model: nn.Module, update: int) -> None:
+        """Called before every update with the updates done, for what changes in the course of training."""
+
+    def after_update(self, model: nn.Module) -> None:
+        """Called once the optimiser has moved the weights, for copies that follow them."""
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss and statistics summed over a batch, and the weight that they are to be divided by."""
@@ -73,8 +76,9 @@ class Task(Protocol):
     def training_batches(
         self, start: tuple[int, int, int], consumed: int, rank: int, world_size: int, pin_memory: bool
     ) -> Iterable:
-        """This rank's share of the endless stream, (position, batch), after the first `consumed` batches.
+        """This rank's share of the endless stream after the first `consumed` batches.
 
+        The ranks take the batches in rows, one each; every rank gets the row's first position with its own batch.
         `start` is a known place (epoch, index, total) at or before which `consumed` begins.
         """
 
@@ -226,23 +230,27 @@ class Trainer:
     def _update(self, batches: Iterator) -> Pending:
         """One step of the optimiser; nothing here waits for a GPU (but PyTorch's CTC, if that is the loss)."""
         state, config, world = self.state, self.config, self.world
-        self.task.update = state.update
-        factor = self.optim.schedule.factor(state.update, config.max_updates)
-        set_learning_rate(
-            state.optimizer.param_groups, self.optim.lr * factor, state.update < config.freeze_updates
-        )
+        self.task.before_update(state.model, state.update)
         seen, losses, weight = [], [], torch.zeros((), device=world.device)
         for index in range(config.accumulation):
             position, batch = next(batches)
-            loss, batch_weight = self._backward(batch, position.total, index == config.accumulation - 1)
+            if index == 0:
+                self._set_learning_rate(position.epoch)
+            loss, batch_weight = self._backward(
+                batch, position.total + self.world.rank, index == config.accumulation - 1
+            )
             weight = weight + batch_weight
             seen.append(batch)
             losses.append(loss)
-        # Rank r has row r of `size` batches, so rank 0, which writes checkpoints, knows where the row began.
-        state.position, state.consumed = tuple(position), position.total - world.rank + world.size
+        state.position, state.consumed = tuple(position), position.total + world.size
         with self._explained_memory(batch):
             signals, norm = self._step(weight, torch.stack(losses).sum())
         return Pending(signals, norm, losses, seen, state.update, check_norm=not state.scaler.is_enabled())
+
+    def _set_learning_rate(self, epoch: int) -> None:
+        state, config = self.state, self.config
+        self.lr = self.optim.lr * self.optim.schedule.factor(state.update, config.max_updates, epoch)
+        set_learning_rate(state.optimizer.param_groups, self.lr, state.update < config.freeze_updates)
 
     def _step(self, weight: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
         """Makes an update of the gradients; returns the signals and the norm that `Pending` holds."""
@@ -259,6 +267,7 @@ class Trainer:
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.optimizer.zero_grad(set_to_none=True)
+        self.task.after_update(state.model)
         if state.average is not None:
             update_average(state.average, state.model, config.average_decay, state.update)
         return signals, norm
@@ -307,7 +316,7 @@ class Trainer:
             "epoch": state.position[0],
             "split": "train",
             **{name: round(value, 6) for name, value in means.items() if name not in SUMS},
-            "lr": self.optim.lr * self.optim.schedule.factor(state.update - 1, self.config.max_updates),
+            "lr": self.lr,
             "grad_norm": round(float(pending.norm), 4),
             "padding": round(1 - means["audio"] / max(means["padded"], 1e-9), 4),
             "audio_per_second": round(means["audio"] / (now - self.reported_at), 2),
