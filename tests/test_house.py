@@ -41,8 +41,9 @@ MAY_IMPORT = {
     "score": set(),
     "toolkit": BOTTOM | {"models", "tasks"},
 }
-# The commands tie everything together.
-MAY_IMPORT["bin"] = set(MAY_IMPORT) - {"bin"}
+# Measurements and commands tie everything together.
+MAY_IMPORT["bench"] = set(MAY_IMPORT)
+MAY_IMPORT["bin"] = set(MAY_IMPORT)
 
 # A task's configuration holds the loop's, which stands beside the loop; a task knows no more of the loop.
 EXCEPTIONS = {("tasks", "toolkit.train.config")}

@@ -1,0 +1,1 @@
+"""Measurements of speed and memory, against other programs in the same run."""

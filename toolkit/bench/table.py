@@ -1,0 +1,35 @@
+"""Measurements as a Markdown table."""
+
+from collections.abc import Callable
+from typing import Any
+
+COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "system": ("system", str),
+    "model": ("model", str),
+    "parameters": ("parameters", lambda value: f"{value / 1e6:.2f} M"),
+    "frames_per_second": ("frames/s", lambda value: f"{value:g}"),
+    "gflop_per_second": ("GFLOP a second of audio", lambda value: f"{value:.2f}"),
+    "forward": ("forward", lambda value: f"{value:.3f} s"),
+    "backward": ("backward", lambda value: f"{value:.3f} s"),
+    "optimiser": ("optimiser", lambda value: f"{value:.3f} s"),
+    "step": ("step", lambda value: f"{value:.3f} s"),
+    "audio_per_second": ("audio s/s", lambda value: f"{value:.1f}"),
+    "memory": ("peak memory", lambda value: f"{value / 2**30:.2f} GiB"),
+    "flops_per_second": ("GFLOP/s", lambda value: f"{value / 1e9:.0f}"),
+    "utilisation": ("utilisation", lambda value: f"{value:.0%}"),
+    "padding": ("padding", lambda value: f"{value:.1%}"),
+    "batch_seconds": ("audio s a batch", lambda value: f"{value:.1f}"),
+    "workers": ("workers", str),
+}
+"""Key of a row -> heading, and how its values are written."""
+
+
+def show(rows: list[dict[str, Any]]) -> str:
+    """Rows with the same keys as a table."""
+    columns = [COLUMNS[key] for key in rows[0]]
+    lines = [
+        [heading for heading, _ in columns],
+        ["---" if i == 0 else "---:" for i in range(len(columns))],
+        *([write(value) for (_, write), value in zip(columns, row.values(), strict=True)] for row in rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,130 @@
+"""Measures speed and memory, beside other programs where they are installed."""
+
+import argparse
+from typing import Any
+
+from toolkit.bin import run
+from toolkit.bin._arguments import command_parser
+
+EPILOG = """examples:
+  the models that are known by name, with parameters and operations for a second of audio:
+    %(prog)s models
+  a pretraining step of two models beside transformers' HuBERT, on two CPU cores:
+    %(prog)s ssl --models hubert-base zipformer-base --peers hubert-base --threads 2
+  reading and padding of one's own data:
+    %(prog)s loader --cuts data/train.jsonl.gz --data.sampler.max_duration=600
+"""
+
+SSL_EPILOG = """examples:
+  %(prog)s --models hubert-base zipformer-base zipformer-base-fbank --peers hubert-base --batch 4 --seconds 10
+  the same in bf16 on a GPU, compiled:
+    %(prog)s --models hubert-base --device cuda --precision bf16 --compile --batch 32 --seconds 15.6
+  another objective, settings as in a configuration of the task ssl:
+    %(prog)s --models hubert-base --objective.name=best_rq
+
+Each system runs in a process of its own and makes a step when it is its turn; times are medians. memory is the
+peak beyond what the process had with its libraries loaded. utilisation is the share of the speed of a
+large matrix product. All audio has one length, so there is no padding here; loader tells how much there is."""
+
+LOADER_EPILOG = """examples:
+  %(prog)s --cuts data/train.jsonl.gz --batches 50 --data.sampler.max_duration=600 --data.sampler.num_workers=4
+
+Settings are those of a pretraining configuration (python -m toolkit.bin.train --config X --print_config)."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = command_parser("bench", __doc__, EPILOG)
+    what = top.add_subparsers(dest="what", required=True, metavar="WHAT")
+    settings: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    models = what.add_parser("models", help="sizes of the models that are known by name", **settings)
+    models.add_argument("--names", nargs="+", metavar="MODEL", help="which (default: all)")
+    ssl = what.add_parser("ssl", help="pretraining steps", epilog=SSL_EPILOG, **settings)
+    ssl.add_argument(
+        "--models", nargs="+", default=["hubert-base"], metavar="MODEL", help="see `models`; ours"
+    )
+    ssl.add_argument(
+        "--peers", nargs="*", default=[], metavar="MODEL", help="of these, transformers' step as well"
+    )
+    ssl.add_argument("--batch", type=int, default=4, metavar="N", help="utterances (default: %(default)s)")
+    ssl.add_argument(
+        "--seconds", type=float, default=10, metavar="S", help="length of each (default: %(default)s)"
+    )
+    ssl.add_argument(
+        "--steps", type=int, default=5, metavar="N", help="of each that are timed (default: %(default)s)"
+    )
+    ssl.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default: %(default)s)")
+    ssl.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    ssl.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="(default: %(default)s)")
+    ssl.add_argument("--compile", action="store_true", help="compile ours with torch.compile")
+    loader = what.add_parser("loader", help="reading of batches", epilog=LOADER_EPILOG, **settings)
+    loader.add_argument("--cuts", required=True, metavar="FILE", help="cuts, or a Shar folder")
+    loader.add_argument(
+        "--batches", type=int, default=20, metavar="N", help="that are timed (default: %(default)s)"
+    )
+    for command in (models, ssl, loader):
+        command.add_argument("--json", metavar="FILE", help="write the numbers to a file, too")
+    return top
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measures, prints a table, writes the numbers."""
+    args, overrides = parser().parse_known_args(argv)
+    from toolkit.bench.table import show
+    from toolkit.errors import UserError
+    from toolkit.files import write_json
+
+    if overrides and args.what == "models":
+        raise UserError(f"command line: found {overrides[0]}, expected no settings for models")
+    rows = {"models": measure_models, "ssl": measure_ssl, "loader": measure_loading}[args.what](
+        args, overrides
+    )
+    print(show(rows))
+    if args.json:
+        write_json(args.json, rows)
+
+
+def measure_models(args: argparse.Namespace, overrides: list[str]) -> list[dict[str, Any]]:
+    """Rows of `toolkit.bench.sizes`."""
+    from toolkit.bench.sizes import sizes
+    from toolkit.errors import UserError
+    from toolkit.models.published import PUBLISHED
+
+    names = args.names or list(PUBLISHED)
+    for name in names:
+        if name not in PUBLISHED:
+            raise UserError(f"--names: found {name!r}, expected one of: {', '.join(PUBLISHED)}")
+    return sizes(names)
+
+
+def measure_ssl(args: argparse.Namespace, overrides: list[str]) -> list[dict[str, Any]]:
+    """Rows of `toolkit.bench.pretraining`."""
+    from toolkit.bench.pretraining import Setting, compare
+    from toolkit.errors import UserError
+    from toolkit.tasks.apply import pick_device
+
+    if min(args.batch, args.steps, args.threads) < 1 or args.seconds < 1:
+        raise UserError("--batch, --seconds, --steps, --threads: found a number below 1, expected 1 or more")
+    device = str(pick_device(args.device))
+    setting = Setting(args.batch, args.seconds, args.precision, device, args.compile)
+    return compare(args.models, args.peers, overrides, setting, args.steps, args.threads)
+
+
+def measure_loading(args: argparse.Namespace, overrides: list[str]) -> list[dict[str, Any]]:
+    """The row of `toolkit.bench.loading`."""
+    from pathlib import Path
+
+    from toolkit import config
+    from toolkit.bench.loading import measure_loader
+    from toolkit.tasks.ssl import SslConfig, SslTask
+
+    # No objective that uses labels, so that any cuts will do.
+    raw = {"objective": {"name": "best_rq"}, "data": {"train": args.cuts}}
+    task = SslTask(
+        config.build(SslConfig, config.apply_overrides(raw, overrides), "command line"), Path(), seed=0
+    )
+    return [measure_loader(task, args.batches)]
+
+
+if __name__ == "__main__":
+    run(main)
