@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "data": BOTTOM | MODELS | {"models"},
     "decode": BOTTOM | MODELS | {"models"},
     "export": BOTTOM | MODELS | {"models"},
+    "convert": BOTTOM | MODELS | {"models"},
     "ssl": BOTTOM | MODELS | {"models", "data", "decode", "export"},
     "tasks": BOTTOM | MODELS | {"models", "data", "decode", "export", "ssl", "optim"},
     "train": BOTTOM | {"config", "checkpoint", "optim"},
