@@ -79,6 +79,18 @@ def test_yaml_then_overrides_then_defaults(tmp_path):
     assert isinstance(car.engine.gears[0], float)
 
 
+def test_defaults_of_a_section_are_those_of_the_field_that_holds_it():
+    @dataclass
+    class Trailer:
+        """Pulled."""
+
+        engine: Engine = field(default_factory=lambda: Engine(power=0.0, fuel="wind"))
+        """Of its own."""
+
+    assert load(Trailer, None, ["--engine.turbo=true"]) == Trailer(Engine(0.0, "wind", turbo=True))
+    assert load(Trailer, None, ["--engine.power=2"]).engine.fuel == "wind"
+
+
 def test_an_override_may_pick_another_part():
     car = load(Car, None, ["--seats=2", "--wheels.name=square"])
     assert car == Car(2, wheels=Square())
@@ -201,7 +213,7 @@ def test_differences():
 
 SURFACE = {
     "ssl": "task seed data crop_seconds speech objective init optim train",
-    "asr": "task seed data tokenizer speech init mask_prob mask_span spec_augment head_dropout optim train",
+    "asr": "task seed data tokenizer speech init mask spec_augment head_dropout optim train",
     "speaker": "task seed data speed_speakers crop_seconds speech init head margin optim train",
     "diarization": "task seed data chunk_seconds speech init head optim train",
 }
@@ -217,6 +229,10 @@ SECTIONS = {
 }
 
 
+MASK = "kind prob span other min_spans no_overlap min_space inverse adjust"
+OWN_SECTIONS = {("asr", "mask"): MASK, ("ssl", "objective.mask"): MASK}
+
+
 def test_the_surface_of_the_train_command_is_frozen():
     """Published configurations use these keys: one that goes away or moves breaks them. New ones are added here."""
     assert set(SURFACE) == set(TASKS)
@@ -228,6 +244,11 @@ def test_the_surface_of_the_train_command_is_frozen():
             for part in section.split("."):
                 node = node[part]
             assert list(node) == names.split(), f"{task}: {section}"
+    for (task, section), names in OWN_SECTIONS.items():
+        node = config.to_dict(task_class(task, "test").Config())
+        for part in section.split("."):
+            node = node[part]
+        assert list(node) == names.split(), f"{task}: {section}"
 
 
 @pytest.mark.parametrize("name", [None, "", "asd", ["asr"], {"a": 1}])
@@ -253,8 +274,8 @@ IMPOSSIBLE = [
     ("data.sampler.min_seconds=40", "min_seconds 40.0 must be below max_seconds 30.0"),
     ("data.augment.speed=[9]", "data.augment: speed: found"),
     ("tokenizer.vocab_size=1", "vocab_size must be at least 3"),
-    ("mask_prob=2", "mask_prob must be in"),
-    ("mask_span=0", "mask_span positive"),
+    ("mask.prob=2", "mask: prob must be in"),
+    ("mask.span=0", "span must be positive"),
     ("head_dropout=1.5", "head_dropout must be in"),
     ("optim.lr=0", "lr must be positive"),
     ("optim.lr=.nan", "lr must be positive"),

@@ -163,7 +163,9 @@ def _section(field: dataclasses.Field, hint: Any, value: Any, key: str, where: s
     return registry[name].Config
 
 
-def _collect(cls: type, raw: Any, prefix: str, where: str, leaves: dict[str, Leaf]) -> None:
+def _collect(
+    cls: type, raw: Any, prefix: str, where: str, leaves: dict[str, Leaf], defaults: Any = None
+) -> None:
     if not isinstance(raw, dict):
         raise UserError(f"{where}: {prefix.rstrip('.')}: found {raw!r}, expected a section with keys")
     fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -173,10 +175,13 @@ def _collect(cls: type, raw: Any, prefix: str, where: str, leaves: dict[str, Lea
     hints = typing.get_type_hints(cls)
     for name, field in fields.items():
         section = _section(field, hints[name], raw.get(name), prefix + name, where)
+        # A section's own defaults give way to those of the field that holds it.
+        default = _default(field) if defaults is None else getattr(defaults, name)
         if section:
-            _collect(section, raw.get(name) or {}, f"{prefix}{name}.", where, leaves)
+            inherited = default if type(default) is section else None
+            _collect(section, raw.get(name) or {}, f"{prefix}{name}.", where, leaves, inherited)
         else:
-            leaves[prefix + name] = Leaf(hints[name], _default(field), _docs(cls).get(name, ""))
+            leaves[prefix + name] = Leaf(hints[name], default, _docs(cls).get(name, ""))
 
 
 def _nearest(found: str, valid: Mapping[str, Any], prefix: str = "") -> str:

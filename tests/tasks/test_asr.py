@@ -97,7 +97,7 @@ def test_cuts_without_words_are_skipped(cuts, tmp_path):
 
 
 def test_masks_only_in_training(cuts, tmp_path):
-    task, model = make(tmp_path, mask_prob=0.5, mask_span=3)
+    task, model = make(tmp_path, mask={"prob": 0.5, "span": 3})
     batch = task.collate(cuts, random.Random(0))
     with torch.no_grad():
         plain = task.loss(model.eval(), batch)[0]

@@ -25,7 +25,7 @@ ENCODER = {
     "subsampling_channels": 2,
 }
 OWN = {
-    "asr": {"mask_prob": 0.3, "spec_augment": {"prob": 1.0}},
+    "asr": {"mask": {"prob": 0.3}, "spec_augment": {"prob": 1.0}},
     "ssl": {"objective": {"num_classes": 14}},
     "speaker": {"head": {"hidden_dim": 8, "attention_dim": 4, "embedding_dim": 8}},
     "diarization": {

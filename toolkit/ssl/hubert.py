@@ -3,7 +3,7 @@
 Dimensions: B utterances, T frames, D encoder width, C clusters.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.nn import functional
 from toolkit.models.base import SpeechEncoder
 from toolkit.models.output import EncoderOutput
 from toolkit.nn.masks import valid_mask
-from toolkit.ssl.masking import span_mask
+from toolkit.ssl.masking import MaskConfig, draw_mask
 from toolkit.ssl.model import Objective
 
 
@@ -24,20 +24,16 @@ class HubertConfig:
     """Which objective this is."""
     num_classes: int = 100
     """C, clusters of the labels."""
-    mask_prob: float = 0.65
-    """Share of frames that masked spans would cover if none overlapped."""
-    mask_span: int = 10
-    """Frames of a masked span."""
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    """Which frames are hidden."""
     temperature: float = 0.1
     """What the scores are divided by."""
     unmasked_weight: float = 0.0
     """Weight of the loss on frames that are not masked."""
 
     def __post_init__(self) -> None:
-        if self.num_classes < 2 or self.mask_span < 1 or not 0 < self.mask_prob <= 1 or self.temperature <= 0:
-            raise ValueError(
-                "num_classes >= 2, mask_span >= 1, 0 < mask_prob <= 1 and temperature > 0 are needed"
-            )
+        if self.num_classes < 2 or self.temperature <= 0:
+            raise ValueError("num_classes >= 2 and temperature > 0 are needed")
 
 
 class HubertObjective(Objective):
@@ -52,8 +48,8 @@ class HubertObjective(Objective):
         self.head = nn.Linear(speech.dim, config.num_classes)
 
     def mask(self, lengths: Tensor, frames: int, seeds: Tensor) -> Tensor:
-        """(B, T) bool, True for hidden frames; see `span_mask`."""
-        return span_mask(lengths, frames, self.config.mask_prob, self.config.mask_span, seeds, min_spans=2)
+        """(B, T) bool, True for hidden frames; see `draw_mask`."""
+        return draw_mask(self.config.mask, lengths, frames, seeds)
 
     def loss(
         self, output: EncoderOutput, targets: None, labels: Tensor, mask: Tensor, seeds: Tensor

@@ -16,7 +16,7 @@ from toolkit.models.asr import CtcModel
 from toolkit.models.base import Augment, SpeechConfig, SpeechEncoder
 from toolkit.nn.specaugment import SpecAugment, SpecAugmentConfig
 from toolkit.optim.build import OptimConfig
-from toolkit.ssl.masking import span_mask, uniform
+from toolkit.ssl.masking import MaskConfig, draw_mask, uniform
 from toolkit.tasks.base import DataConfig, InitConfig, Task, inner
 from toolkit.text.tokenizer import TokenizerConfig, learn_tokenizer, load_tokenizer
 from toolkit.train.config import TrainConfig
@@ -38,10 +38,8 @@ class AsrConfig:
     """The encoder; as in the pretrained model, if there is one."""
     init: InitConfig = field(default_factory=InitConfig)
     """The pretrained encoder."""
-    mask_prob: float = 0.0
-    """Share of encoder frames hidden in training, in spans, as in pretraining; 0 for none."""
-    mask_span: int = 10
-    """Frames of a hidden span."""
+    mask: MaskConfig = field(default_factory=lambda: MaskConfig(prob=0.0, min_spans=0))
+    """Which latent frames are hidden in training, as in pretraining."""
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     """What is hidden of the features in training."""
     head_dropout: float = 0.1
@@ -52,10 +50,6 @@ class AsrConfig:
     """The train loop."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.mask_prob <= 1 or self.mask_span < 1:
-            raise ValueError(
-                f"mask_prob must be in [0, 1] and mask_span positive, got {self.mask_prob} and {self.mask_span}"
-            )
         if not 0 <= self.head_dropout < 1:
             raise ValueError(f"head_dropout must be in [0, 1), got {self.head_dropout}")
 
@@ -77,7 +71,7 @@ class AsrTask(Task):
         model = CtcModel(
             SpeechEncoder(self.config.speech), len(self.tokenizer.tokens), self.config.head_dropout
         )
-        if not self.config.mask_prob:
+        if not self.config.mask.prob:
             # Never used then, and a parameter without gradient would stall training on several ranks.
             model.speech.encoder.mask_embedding.requires_grad_(False)
         return model
@@ -97,14 +91,11 @@ class AsrTask(Task):
         return loss.sum(), {"too_long": (~fits).sum()}, tokens
 
     def _mask(self, model: torch.nn.Module, batch: AsrBatch) -> Tensor | None:
-        if not (model.training and self.config.mask_prob):
+        if not (model.training and self.config.mask.prob):
             return None
         speech = inner(model).speech
-        frames = speech.output_lengths(batch.waveforms.shape[1])
-        lengths = speech.output_lengths(batch.lengths)
-        return span_mask(
-            lengths, frames, self.config.mask_prob, self.config.mask_span, batch.seeds, min_spans=0
-        )
+        frames = speech.latent_lengths(batch.waveforms.shape[1])
+        return draw_mask(self.config.mask, speech.latent_lengths(batch.lengths), frames, batch.seeds)
 
     def _augment(self, model: torch.nn.Module, batch: AsrBatch) -> Augment | None:
         if not (model.training and self.config.spec_augment.prob):
