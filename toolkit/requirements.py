@@ -36,6 +36,7 @@ EXTRAS = {
     # Not on PyPI in this form: tools/install_k2.sh and tools/install_kaldifeat.sh know the way.
     "k2": {"k2>=1.24": "reserved: lattices and the pruned transducer loss of k2"},
     "kaldifeat": {"kaldifeat==1.24": "a further backend for features"},
+    "triton": {"triton>=3.6,<3.7": "fused kernels on GPUs; it comes with torch on Linux"},
     "fst": {
         "kaldifst>=1.8,<1.9": "reserved: finite-state graphs for decoding",
         "kaldi-decoder>=0.3,<0.4": "reserved: decoding with them",

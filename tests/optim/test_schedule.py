@@ -8,6 +8,7 @@ from toolkit.optim.schedule import (
     SCHEDULES,
     ConstantSchedule,
     CosineSchedule,
+    EdenSchedule,
     InverseSqrtSchedule,
     LinearSchedule,
     TriStageSchedule,
@@ -47,6 +48,37 @@ def test_inverse_square_root():
 def test_constant():
     expected = [(u + 1) / 5 for u in range(5)] + [1.0] * 95
     assert factors(ConstantSchedule(warmup_updates=5)) == pytest.approx(expected)
+
+
+def test_eden():
+    schedule = EdenSchedule(lr_updates=30, lr_epochs=2, warmup_updates=10, warmup_start=0.25)
+    for update in range(100):
+        epoch = update // 7
+        warm = min(1.0, 0.25 + 0.75 * update / 10)
+        expected = warm / ((update**2 + 900) / 900) ** 0.25 / ((epoch**2 + 4) / 4) ** 0.25
+        assert schedule.factor(update, TOTAL, epoch) == pytest.approx(expected, rel=1e-12)
+
+
+def test_eden_with_epochs_made_of_updates():
+    schedule = EdenSchedule(lr_updates=1e9, lr_epochs=2, warmup_updates=0, updates_per_epoch=20)
+    assert schedule.factor(0, TOTAL, 99) == 1
+    # Epoch 2.5, whatever the data say.
+    assert schedule.factor(50, TOTAL, 99) == pytest.approx(((2.5 / 2) ** 2 + 1) ** -0.25)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"warmup_start": 1.5}, "warmup_start must be in"),
+        ({"warmup_updates": -1}, "warmup_updates must not be negative"),
+        ({"lr_updates": 0}, "lr_updates and lr_epochs must be positive"),
+        ({"lr_epochs": float("nan")}, "lr_updates and lr_epochs must be positive"),
+        ({"updates_per_epoch": -1}, "updates_per_epoch not negative"),
+    ],
+)
+def test_impossible_eden(settings, message):
+    with pytest.raises(ValueError, match=message):
+        EdenSchedule(**settings)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -14,7 +14,7 @@ from toolkit.bin._arguments import command_parser
 from toolkit.errors import UserError
 from toolkit.files import write_json
 from toolkit.processes import num_cores
-from toolkit.requirements import EXTRAS, Requirement, check, lookup, modules
+from toolkit.requirements import EXTRAS, Requirement, check, modules
 
 EPILOG = """states:
   OK       found, in a tested version, and it works
@@ -127,8 +127,6 @@ def devices() -> list[Finding]:
         return [Finding(group, "CPU", "OK", processor, "torch is not there to ask about more")]
     threads = f"{processor}, {torch.get_num_threads()} threads (OMP_NUM_THREADS sets them)"
     found = [Finding(group, "CPU", "OK", threads, "everything runs on it, at the speed of small models")]
-    triton = lookup("triton", "fused kernels on GPUs")
-    found.append(_package(group, triton, "it comes with torch on Linux"))
     if not torch.cuda.is_available():
         reason = "this torch is built for CPUs" if torch.version.cuda is None else "no driver or no device"
         return [*found, Finding(group, "CUDA", "missing", "", f"fast training; {reason}")]

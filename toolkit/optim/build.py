@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from toolkit.config import choice
+from toolkit.optim.scaled_adam import ScaledAdam
 from toolkit.optim.schedule import SCHEDULES
 
 
@@ -51,7 +52,7 @@ class AdamW(torch.optim.AdamW):
         )
 
 
-OPTIMIZERS = {"adamw": AdamW}
+OPTIMIZERS = {"adamw": AdamW, "scaled_adam": ScaledAdam}
 
 
 @dataclass

@@ -126,7 +126,50 @@ class ConstantSchedule:
         return _ramp(update, self.warmup_updates)
 
 
-for _schedule in (LinearSchedule, CosineSchedule, TriStageSchedule, InverseSqrtSchedule, ConstantSchedule):
+@dataclass
+class EdenSchedule:
+    """Down with the inverse square root of both update and epoch (icefall's Eden, for ScaledAdam)."""
+
+    name: str = "eden"
+    """Which schedule this is."""
+    lr_updates: float = 7500.0
+    """Updates from which the rate falls with them."""
+    lr_epochs: float = 10.5
+    """Epochs from which the rate falls with them."""
+    warmup_updates: int = 500
+    """Updates from the first rate to the full one."""
+    warmup_start: float = 0.5
+    """Factor at the first update."""
+    updates_per_epoch: float = 0.0
+    """Updates that count as one epoch, such as those that some hours of data take; 0 for epochs of the data."""
+
+    def __post_init__(self) -> None:
+        _check(self.warmup_updates)
+        if not 0 <= self.warmup_start <= 1:
+            raise ValueError(f"warmup_start must be in [0, 1], got {self.warmup_start}")
+        if not self.lr_updates > 0 or not self.lr_epochs > 0 or not self.updates_per_epoch >= 0:
+            raise ValueError(
+                "lr_updates and lr_epochs must be positive and updates_per_epoch not negative, got "
+                f"{self.lr_updates}, {self.lr_epochs} and {self.updates_per_epoch}"
+            )
+
+    def factor(self, update: int, max_updates: int, epoch: float = 0) -> float:
+        """The factor at `update`."""
+        if self.updates_per_epoch:
+            epoch = update / self.updates_per_epoch
+        falls = ((update / self.lr_updates) ** 2 + 1) * ((epoch / self.lr_epochs) ** 2 + 1)
+        ramp = min(1.0, update / self.warmup_updates) if self.warmup_updates else 1.0
+        return falls**-0.25 * (self.warmup_start + (1 - self.warmup_start) * ramp)
+
+
+for _schedule in (
+    LinearSchedule,
+    CosineSchedule,
+    TriStageSchedule,
+    InverseSqrtSchedule,
+    EdenSchedule,
+    ConstantSchedule,
+):
     _schedule.Config = _schedule  # A schedule is its own configuration.
 
 SCHEDULES = {
@@ -134,5 +177,6 @@ SCHEDULES = {
     "cosine": CosineSchedule,
     "tri_stage": TriStageSchedule,
     "inverse_sqrt": InverseSqrtSchedule,
+    "eden": EdenSchedule,
     "constant": ConstantSchedule,
 }
