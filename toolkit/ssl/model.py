@@ -20,6 +20,9 @@ class Objective(nn.Module):
     uses_labels: bool = False
     """Whether batches need frame labels."""
 
+    def initialize(self, speech: SpeechEncoder) -> None:
+        """Called once the encoder has the weights that it begins with; for teachers that begin as its copies."""
+
     def targets(self, speech: SpeechEncoder, waveforms: Tensor, lengths: Tensor, changed: bool) -> Any:
         """What `loss` needs of the audio as it was before the student's view was changed; None for nothing.
 

@@ -1,6 +1,7 @@
 """Self-supervised pretraining on frame labels."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -61,6 +62,11 @@ class SslTask(Task):
         objective = OBJECTIVES[self.config.objective.name](self.config.objective, speech)
         self.uses_labels = objective.uses_labels
         return SslModel(speech, objective)
+
+    def initialize(self, model: SslModel, say: Callable[[str], None]) -> None:
+        """As for any task; a teacher takes over what the encoder has."""
+        super().initialize(model, say)
+        model.objective.initialize(model.speech)
 
     def after_update(self, model: torch.nn.Module) -> None:
         """Lets a teacher follow."""
