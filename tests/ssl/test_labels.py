@@ -43,13 +43,13 @@ def corpus(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def codebook(corpus) -> KMeans:
     rows = draw(open_cuts(corpus), MfccFrames(FRAME_SHIFT), 1.0, 0, [])
-    found = fit(rows, 16)
+    found = fit(np.concatenate(list(rows)), 16)
     found.meta["features"] = mfcc_recipe(FRAME_SHIFT)
     return found
 
 
 def labeller(codebook: KMeans, number: int) -> Labeller:
-    return Labeller(MfccFrames(FRAME_SHIFT), codebook)
+    return Labeller([(MfccFrames(FRAME_SHIFT), codebook)])
 
 
 def save_tiny_model(folder: Path) -> Path:
@@ -250,7 +250,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path, corpus, codebook, monkeypatch
 def test_several_processes_give_the_same(tmp_path, corpus, codebook):
     codebook.save(tmp_path / "km.safetensors")
     make = functools.partial(
-        label_command.build_labeller, str(tmp_path / "km.safetensors"), None, "cpu", 60.0
+        label_command.build_labeller, [str(tmp_path / "km.safetensors")], None, "cpu", 60.0
     )
     for jobs in (1, 2):
         sizes = label_cuts(open_cuts(corpus), tmp_path / str(jobs), {}, make, jobs, shard_size=2)
@@ -300,15 +300,14 @@ def test_labels_that_cannot_be_read(tmp_path, corpus, codebook, spoil, reason):
 
 ORPHAN = """
 import multiprocessing, time
-from pathlib import Path
-from toolkit.ssl.labels import _in_processes
+from toolkit.ssl.workers import run_shards
 
 def build(number):
     print(multiprocessing.process.current_process().pid, flush=True)
     time.sleep(600)
 
 if __name__ == "__main__":
-    list(_in_processes([(0, [], Path("folder"))], build, jobs=2))
+    list(run_shards([None], build, jobs=2))
 """
 
 
@@ -352,7 +351,7 @@ def test_commands_with_mfcc(tmp_path, corpus, capsys):
     assert [row["id"] for row in map(json.loads, open(f"{out}/skipped.jsonl", encoding="utf-8"))] == ["gone"]
     assert KMeans.load(km).meta["features"] == {"kind": "mfcc", "frame_shift": 0.02, "cmvn": False}
     recipe = json.loads(Path(out, "recipe.json").read_text(encoding="utf-8"))
-    assert recipe["kmeans"]["num_clusters"] == 12
+    assert [codebook["num_clusters"] for codebook in recipe["kmeans"]] == [12]
     assert recipe["summary"]["num_cuts"] == 10
 
     letters = tmp_path / "letters.ctm"
@@ -388,6 +387,7 @@ def test_commands_with_a_layer_of_a_model(tmp_path, corpus, model_folder):
     kmeans_command.main(["--cuts", str(corpus), "--out", km, "--clusters", "8", *layer])
     recipe = KMeans.load(km).meta["features"]
     assert (recipe["layer"], recipe["frame_shift"]) == (1, pytest.approx(0.04))
+    assert recipe["taken"] == "after the residual connection"
     label_command.main(["--cuts", str(corpus), "--kmeans", km, "--out", out])
     cut = next(iter(CutSet.from_file(f"{out}/cuts.jsonl.gz")))
     features = build(recipe, toolkit.load)([torch.from_numpy(cut.load_audio()[0])])[0]

@@ -51,6 +51,7 @@ def test_usage_by_definition(utterances):
     runs = sum(1 + sum(a[0] != b[0] for a, b in zip(row, row[1:], strict=False)) for row in utterances)
     assert result.num_frames == len(everything)
     assert (result.num_clusters, result.used_clusters) == (10, len(shares))
+    assert result.unused_clusters == 10 - len(shares)
     assert result.usage_entropy == pytest.approx(entropy / math.log(10))
     assert result.perplexity == pytest.approx(math.exp(entropy))
     assert result.mean_run == pytest.approx(len(everything) / runs)
@@ -66,6 +67,16 @@ def test_perfect_and_useless_labels():
     assert useless.purity == pytest.approx(1 / 3)
     assert useless.pnmi == pytest.approx(0.0, abs=1e-12)
     assert (useless.cluster_purity, useless.perplexity) == (1.0, 1.0)
+
+
+def test_frames_without_a_label_do_not_count():
+    none = np.array([-1], np.int16)
+    some = np.array([1, 1, -1, 2], np.int16)
+    result = quality([none, some], [np.array([7]), np.array([0, 0, 0, 3])])
+    assert (result.num_frames, result.used_clusters, result.mean_run) == (3, 2, 1.5)
+    assert (result.reference_frames, result.purity) == (3, 1.0)
+    with pytest.raises(UserError, match="no frames"):
+        quality([none])
 
 
 def test_lengths_may_differ_by_two_frames():

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from toolkit.bin import run
@@ -14,18 +15,36 @@ EPILOG = """examples:
     %(prog)s --cuts data/train.jsonl.gz --out exp/km2.safetensors --clusters 500 \\
       --model exp/pretrain/model --layer 6 --device cuda
 
-The codebook is one safetensors file; its metadata says which features it is for, so that label needs no more.
-Cuts that cannot be used are listed in OUT.skipped.jsonl."""
+  several codebooks of the same frames, for targets of several streams:
+    %(prog)s --cuts data/train.jsonl.gz --out exp/km{100,500}.safetensors --clusters 100 500 ...
+
+A codebook is one safetensors file; its metadata says which features it is for, so that label needs no more.
+Cuts that cannot be used are listed in OUT.skipped.jsonl (the first OUT, if there are several).
+
+Layers: the output of a layer is taken after its last residual connection, as Hugging Face's hidden_states are.
+fairseq takes it before that, so that codebooks made there do not fit. Of a Shar folder all audio is read, of a
+manifest only the cuts that are drawn: for large corpora name the manifest that was packed.
+
+Memory: the frames that are kept take 4 bytes a feature, so that a million frames of 768 features take 3.1 GB."""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = command_parser("kmeans", __doc__, EPILOG)
     add_cuts(top, required=True)
-    top.add_argument("--out", required=True, metavar="FILE", help="codebook to write, .safetensors")
-    top.add_argument("--clusters", required=True, type=int, metavar="K", help="size of the codebook")
+    top.add_argument(
+        "--out", required=True, nargs="+", metavar="FILE", help="codebooks to write, .safetensors"
+    )
+    top.add_argument(
+        "--clusters", required=True, nargs="+", type=int, metavar="K", help="sizes of the codebooks"
+    )
     top.add_argument("--model", metavar="DIR", help="model directory; without it MFCC are clustered")
-    top.add_argument("--layer", type=int, metavar="N", help="0: the first layer's input, N: layer N's output")
+    top.add_argument(
+        "--layer",
+        type=int,
+        metavar="N",
+        help="0: the first layer's input, N: layer N's output, after the residual",
+    )
     top.add_argument(
         "--frame-shift",
         type=float,
@@ -45,8 +64,9 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument(
         "--method",
-        choices=["minibatch", "lloyd"],
-        help="mini-batches (default on a CPU), or all frames in every pass (default on a GPU)",
+        choices=["sklearn", "minibatch", "lloyd"],
+        help="mini-batches by scikit-learn (default on a CPU) or by PyTorch (default on a GPU), or PyTorch with all "
+        "frames in every pass, which must fit on the device",
     )
     top.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of what is drawn and where to start (default: 0)"
@@ -63,8 +83,13 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.errors import UserError
     from toolkit.files import write_jsonl
     from toolkit.ssl.extract import build
-    from toolkit.ssl.kmeans import fit
+    from toolkit.ssl.kmeans import fit, reservoir
     from toolkit.tasks.apply import pick_device
+
+    if len(args.out) != len(args.clusters):
+        raise UserError(
+            f"--out, --clusters: found {len(args.out)} files and {len(args.clusters)} sizes, expected as many"
+        )
 
     if not 0 < args.portion <= 1:
         raise UserError(f"--portion: found {args.portion}, expected a share above 0 and at most 1")
@@ -72,16 +97,20 @@ def main(argv: list[str] | None = None) -> None:
     recipe = read_recipe(args)
     skipped: list[dict[str, str]] = []
     frames = drawn_frames(args, build(recipe, toolkit.load, device), recipe["frame_shift"], skipped)
-    method = args.method or ("minibatch" if device.type == "cpu" else "lloyd")
+    method = args.method or ("sklearn" if device.type == "cpu" else "minibatch")
+    listed = skipped_path(args.out[0])
     try:
-        codebook = fit(frames, args.clusters, args.seed, method, device, args.max_frames)
+        kept = reservoir(frames, args.max_frames, args.seed)
     finally:
-        write_jsonl(skipped_path(args.out), skipped)
-    codebook.meta |= {"features": recipe, "cuts": args.cuts}
-    codebook.save(args.out)
-    num_frames, inertia = codebook.meta["num_frames"], codebook.meta["inertia"]
-    print(f"{args.out}: {args.clusters} clusters of {num_frames} frames, inertia {inertia:.4g} a frame")
-    print(f"{len(skipped)} cuts skipped, listed in {skipped_path(args.out)}")
+        write_jsonl(listed, skipped)
+    # Of two codebooks of one size, each begins elsewhere.
+    for number, (path, num_clusters) in enumerate(zip(args.out, args.clusters, strict=True)):
+        codebook = fit(kept, num_clusters, args.seed + number, method, device)
+        codebook.meta |= {"features": recipe, "cuts": args.cuts}
+        codebook.save(path)
+        inertia = codebook.meta["inertia"]
+        print(f"{path}: {num_clusters} clusters of {len(kept)} frames, inertia {inertia:.4g} a frame")
+    print(f"{len(skipped)} cuts skipped, listed in {listed}")
 
 
 def read_recipe(args: argparse.Namespace) -> dict[str, Any]:
@@ -105,12 +134,16 @@ def drawn_frames(
 ) -> Iterator[Any]:
     """Features (T, D) of the cuts that are drawn."""
     from toolkit.data.manifests import open_cuts
+    from toolkit.data.shar import list_shard, shard_names
     from toolkit.progress import progress
     from toolkit.ssl.extract import draw
 
     cuts = open_cuts(args.cuts)
+    listed = cuts
+    if Path(args.cuts).is_dir():
+        listed = (cut for name in shard_names(args.cuts) for cut in list_shard(args.cuts, name))
     count, seconds = 0, 0.0
-    for cut in cuts:
+    for cut in listed:
         count, seconds = count + 1, seconds + cut.duration
     # Twice the frames that are kept make a fair sample; the rest need not be read.
     portion = min(1.0, args.portion, 2 * args.max_frames * frame_shift / max(seconds, frame_shift))

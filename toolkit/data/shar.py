@@ -75,17 +75,45 @@ class SharCuts:
                     raise UserError(f"{path}: cut short, expected a whole tar file")
 
     def __iter__(self) -> Iterator["Cut"]:
-        try:
-            for cut in self.cuts:
-                # Lhotse notes where it found a cut; that is no part of it, and cannot be written as JSON.
-                del cut.custom["shard_origin"], cut.custom["shar_epoch"]
-                yield cut
-        except DAMAGE as error:
-            raise UserError(f"{self.folder}: damaged Shar directory ({error})") from None
+        return _whole(self.folder, self.cuts)
 
     def __len__(self) -> int:
         """Number of cuts; it takes a pass over the lists of cuts."""
         return len(self.cuts)
+
+
+def _whole(folder: str | Path, cuts: Iterable["Cut"]) -> Iterator["Cut"]:
+    """The cuts as they were packed; UserError names the folder where they are damaged."""
+    try:
+        for cut in cuts:
+            # Lhotse notes where it found a cut; that is no part of it, and cannot be written as JSON.
+            del cut.custom["shard_origin"], cut.custom["shar_epoch"]
+            yield cut
+    except DAMAGE as error:
+        raise UserError(f"{folder}: damaged Shar directory ({error})") from None
+
+
+def shard_names(folder: str | Path) -> list[str]:
+    """What the files of each shard of a Shar folder have in their names, in order; UserError as `SharCuts`."""
+    SharCuts(Path(folder), None)
+    return sorted(path.name.split(".")[1] for path in Path(folder).glob("cuts.*.jsonl*"))
+
+
+def list_shard(folder: str | Path, name: str) -> Iterator["Cut"]:
+    """The cuts of a shard without their audio and arrays, which are not read."""
+    return _shard(folder, name, {})
+
+
+def read_shard(folder: str | Path, name: str) -> list["Cut"]:
+    """The cuts of a shard with their audio, but without arrays."""
+    return list(_shard(folder, name, {"recording": [Path(folder) / f"recording.{name}.tar"]}))
+
+
+def _shard(folder: str | Path, name: str, fields: dict[str, list[Path]]) -> Iterator["Cut"]:
+    from lhotse import CutSet
+
+    fields = {"cuts": list(Path(folder).glob(f"cuts.{name}.jsonl*")), **fields}
+    return _whole(folder, CutSet.from_shar(fields=fields))
 
 
 def write_shar(

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
     from toolkit.models.base import SpeechModel
 
+TAKEN = "after the residual connection"
+"""Where in a layer its features are taken: its whole output, as Hugging Face's `hidden_states` and torchaudio have it.
+fairseq takes them before the residual, so that its codebooks and labels of the same layer are others."""
+
 CUTS_AT_ONCE = 200
 """Cuts that `draw` sorts by duration."""
 
@@ -71,7 +75,7 @@ class MfccFrames:
 
 
 class ModelFrames:
-    """The output of one layer of a model, averaged to a frame shift.
+    """The output of one layer of a model (see TAKEN), averaged to a frame shift.
 
     Raises:
         UserError: a layer that the model lacks, or a frame shift that is no multiple of the model's.
@@ -137,6 +141,7 @@ def model_recipe(folder: str | Path, layer: int, frame_shift: float) -> dict[str
         "model": str(folder),
         "sha256": weights,
         "layer": layer,
+        "taken": TAKEN,
         "frame_shift": frame_shift,
     }
 
@@ -162,14 +167,15 @@ def build(
     return ModelFrames(load(recipe["model"], device), recipe["layer"], recipe["frame_shift"])
 
 
-def digest(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal; UserError if it is missing."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
+def digest(*paths: str | Path) -> str:
+    """SHA-256 of a file, or of several one after the other, in hexadecimal; UserError if one is missing."""
     sha = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            sha.update(block)
+    for path in paths:
+        if not Path(path).is_file():
+            raise UserError(f"{path}: no such file")
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                sha.update(block)
     return sha.hexdigest()
 
 

@@ -1,10 +1,12 @@
-"""K-means over frame features: mini-batches on the CPU (scikit-learn), Lloyd iterations on a GPU (PyTorch).
+"""K-means over frame features: mini-batches by scikit-learn, mini-batches or Lloyd iterations by PyTorch.
 
 Dimension legend: N frames, D features a frame, K clusters.
 
-Both ways start from k-means++; on one machine the seed decides the result.
+All ways start from k-means++; on one machine the seed decides the result. PyTorch draws every random number on the
+CPU, so that a GPU goes the same way but for rounding.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,13 @@ from toolkit.errors import UserError
 
 MAX_CLUSTERS = 2**15 - 1
 """Labels are stored as int16."""
+
+METHODS = ("sklearn", "minibatch", "lloyd")
+"""Mini-batches by scikit-learn on the CPU; mini-batches by PyTorch, with one at a time on the device; all frames in
+every pass by PyTorch, with all of them on the device."""
+
+BATCH_SIZE = 10_000
+"""Frames of a mini-batch."""
 
 SCORES_AT_ONCE = 2**24
 """Distances (frames x clusters) held at a time."""
@@ -74,24 +83,22 @@ class KMeans:
 
 
 def fit(
-    batches: Iterable[np.ndarray],
+    frames: np.ndarray,
     num_clusters: int,
     seed: int = 0,
-    method: str = "minibatch",
-    device: str = "cpu",
-    max_frames: int = 1_000_000,
+    method: str = "sklearn",
+    device: str | torch.device = "cpu",
     max_passes: int = 100,
 ) -> KMeans:
-    """Fits a codebook to a stream of frames.
+    """Fits a codebook to frames.
 
     Args:
-        batches: arrays (N, D), read once; memory holds a uniform sample of `max_frames` frames.
+        frames: (N, D) float32 in the memory of the CPU, such as `reservoir` gives.
         num_clusters: K.
-        seed: of the sample, the start and the mini-batches.
-        method: "minibatch" (scikit-learn) or "lloyd" (PyTorch, on `device`).
-        device: where Lloyd iterations run.
-        max_frames: frames that are kept for fitting.
-        max_passes: most passes over these frames; both methods stop earlier when nothing improves.
+        seed: of the start and the mini-batches.
+        method: one of METHODS.
+        device: where PyTorch computes.
+        max_passes: most passes over the frames; every method stops earlier when nothing improves.
 
     Returns:
         A codebook; its metadata holds method, seed, number of frames, and inertia a frame.
@@ -101,51 +108,50 @@ def fit(
     """
     if not 1 <= num_clusters <= MAX_CLUSTERS:
         raise UserError(f"clusters: found {num_clusters}, expected 1 to {MAX_CLUSTERS}")
-    if method not in ("minibatch", "lloyd"):
-        raise UserError(f"method: found {method!r}, expected minibatch or lloyd")
-    frames = reservoir(batches, max_frames, seed)
+    if method not in METHODS:
+        raise UserError(f"method: found {method!r}, expected one of {', '.join(METHODS)}")
     if len(frames) < num_clusters:
         raise UserError(
             f"clusters: found {num_clusters}, expected at most {len(frames)}, the number of frames"
         )
-    if method == "minibatch":
-        centroids = _minibatch(frames, num_clusters, seed, max_passes)
-        inertia = _assign(torch.from_numpy(frames), centroids)[1].double().sum().item()
+    on_cpu = torch.from_numpy(frames)
+    if method == "sklearn":
+        centroids = _by_sklearn(frames, num_clusters, seed, max_passes)
+    elif method == "minibatch":
+        centroids = minibatch(on_cpu, plus_plus(on_cpu, num_clusters, seed, device), seed, max_passes)
     else:
-        on_device = torch.from_numpy(frames).to(device)
-        start = plus_plus(on_device, num_clusters, seed)
-        centroids, inertia = lloyd(on_device, start, max_passes)
+        start = plus_plus(on_cpu, num_clusters, seed, device)
+        centroids = lloyd(on_cpu.to(device), start, max_passes)[0]
+    inertia = sum(
+        _assign(batch.to(centroids.device), centroids)[1].double().sum() for batch in on_cpu.split(BATCH_SIZE)
+    )
     meta = {"method": method, "seed": seed, "num_clusters": num_clusters, "num_frames": len(frames)}
-    return KMeans(centroids.cpu(), {**meta, "inertia": inertia / len(frames)})
+    return KMeans(centroids.cpu(), {**meta, "inertia": inertia.item() / len(frames)})
 
 
 def reservoir(batches: Iterable[np.ndarray], size: int, seed: int) -> np.ndarray:
     """A uniform sample of at most `size` rows of a stream of arrays (N, D) (Vitter's algorithm R)."""
     rng = np.random.default_rng(seed)
-    kept: list[np.ndarray] = []
-    sample, seen = None, 0
+    sample, seen = np.empty((0, 0), np.float32), 0
     for batch in batches:
-        batch = np.asarray(batch, np.float32)
-        free = max(0, size - seen)
-        kept.append(batch[:free])
-        rest = batch[free:]
+        if seen == 0:
+            # What is not written yet takes no memory.
+            sample = np.empty((size, batch.shape[1]), np.float32)
+        first = batch[: max(0, size - seen)]
+        sample[seen : seen + len(first)] = first
+        rest = batch[len(first) :]
         if len(rest):
-            if sample is None:
-                sample, kept = np.concatenate(kept), []
             # Row t replaces a random one of the t + 1 so far, if that one is in the sample. Of several that
             # want the same place the last wins, as it would one by one.
-            places = (rng.random(len(rest)) * np.arange(seen + free + 1, seen + len(batch) + 1)).astype(
-                np.int64
-            )
+            rows_so_far = np.arange(seen + len(first) + 1, seen + len(batch) + 1)
+            places = (rng.random(len(rest)) * rows_so_far).astype(np.int64)
             wins = places < size
             sample[places[wins]] = rest[wins]
         seen += len(batch)
-    if sample is not None:
-        return sample
-    return np.concatenate(kept) if kept else np.zeros((0, 0), np.float32)
+    return sample[:seen]
 
 
-def _minibatch(frames: np.ndarray, num_clusters: int, seed: int, max_passes: int) -> Tensor:
+def _by_sklearn(frames: np.ndarray, num_clusters: int, seed: int, max_passes: int) -> Tensor:
     from sklearn.cluster import MiniBatchKMeans
 
     # Settings of HuBERT's first iteration (fairseq, simple_kmeans), but for the number of starts.
@@ -154,7 +160,7 @@ def _minibatch(frames: np.ndarray, num_clusters: int, seed: int, max_passes: int
         init="k-means++",
         n_init=5,
         max_iter=max_passes,
-        batch_size=min(10_000, len(frames)),
+        batch_size=min(BATCH_SIZE, len(frames)),
         init_size=min(len(frames), max(30_000, 3 * num_clusters)),
         max_no_improvement=100,
         reassignment_ratio=0.0,
@@ -164,22 +170,68 @@ def _minibatch(frames: np.ndarray, num_clusters: int, seed: int, max_passes: int
     return torch.from_numpy(model.fit(frames).cluster_centers_.astype(np.float32))
 
 
-def plus_plus(frames: Tensor, num_clusters: int, seed: int, sample: int = 100) -> Tensor:
+def minibatch(
+    frames: Tensor, centroids: Tensor, seed: int, max_passes: int, tolerance: float = 1e-4
+) -> Tensor:
+    """Mini-batch k-means (Sculley, "Web-scale k-means clustering", 2010).
+
+    Each centroid is the mean of the frames that it was the nearest to when their batch came; after a pass these keep a
+    quarter of their weight, since they were gathered by centroids that have moved on (without this, inertia on
+    correlated Gaussian frames was 1 % higher). A centroid that was nearest to no frame of a pass begins anew at one
+    that lies far from its own.
+
+    Args:
+        frames: (N, D) on the CPU; a batch of them at a time goes to the centroids' device.
+        centroids: (K, D) to start from.
+        seed: of the batches.
+        max_passes: most passes over the frames.
+        tolerance: stop when a pass lowers the sum of squared distances by less than this share.
+
+    Returns:
+        Centroids (K, D).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    device, least = centroids.device, math.inf
+    counts = centroids.new_zeros(len(centroids), dtype=torch.int64)
+    for _ in range(max_passes):
+        inertia, hits = torch.zeros((), dtype=torch.float64, device=device), torch.zeros_like(counts)
+        for places in torch.randperm(len(frames), generator=generator).split(BATCH_SIZE):
+            batch = frames[places].to(device)
+            labels, distances = _assign(batch, centroids)
+            found = torch.bincount(labels, minlength=len(centroids))
+            hits += found
+            counts += found
+            share = (found / counts.clamp(min=1))[:, None].float()
+            centroids = torch.lerp(centroids, _means(batch, labels, found), share)
+            inertia += distances.double().sum()
+        if inertia.item() > (1 - tolerance) * least:
+            break
+        least = inertia.item()
+        empty = torch.nonzero(hits == 0)[:, 0][: len(distances)]
+        centroids[empty] = batch[distances.topk(len(empty)).indices]
+        counts = hits // 4
+    return centroids
+
+
+def plus_plus(
+    frames: Tensor, num_clusters: int, seed: int, device: str | torch.device = "cpu", sample: int = 100
+) -> Tensor:
     """Starting centroids (Arthur and Vassilvitskii, "k-means++", 2007), the best of several draws each.
 
     Args:
         frames: (N, D).
         num_clusters: K.
         seed: of the draws.
+        device: where to compute.
         sample: frames a cluster that the draws are made from, at random.
 
     Returns:
-        (K, D) frames.
+        (K, D) frames, on the device.
     """
     generator = torch.Generator().manual_seed(seed)
     if len(frames) > sample * num_clusters:
-        order = torch.randperm(len(frames), generator=generator)
-        frames = frames[order[: sample * num_clusters].to(frames.device)]
+        frames = frames[torch.randperm(len(frames), generator=generator)[: sample * num_clusters]]
+    frames = frames.to(device)
     num_draws = 2 + int(np.log(num_clusters))
     draws = torch.rand(num_clusters, num_draws, generator=generator, dtype=torch.float64).to(frames.device)
     norms = frames.square().sum(1)
@@ -200,6 +252,8 @@ def lloyd(
 ) -> tuple[Tensor, float]:
     """Lloyd iterations from given centroids, until no centroid moves much.
 
+    An empty cluster moves to a frame that lies farthest from its centroid.
+
     Args:
         frames: (N, D) on any device.
         centroids: (K, D) to start from.
@@ -213,7 +267,10 @@ def lloyd(
     limit = tolerance * frames.var(0, correction=0).mean().item()
     for _ in range(max_passes):
         labels, distances = _assign(frames, centroids)
-        updated = _means(frames, labels, distances, len(centroids))
+        counts = torch.bincount(labels, minlength=len(centroids))
+        updated = _means(frames, labels, counts)
+        empty = torch.nonzero(counts == 0)[:, 0]
+        updated[empty] = frames[distances.topk(len(empty)).indices]
         moved = (updated - centroids).square().sum().item()
         centroids = updated
         if moved <= limit:
@@ -235,14 +292,11 @@ def _assign(frames: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(labels), torch.cat(distances)
 
 
-def _means(frames: Tensor, labels: Tensor, distances: Tensor, num_clusters: int) -> Tensor:
-    """The mean (K, D) of each cluster; an empty one moves to a frame that lies farthest from its centroid."""
+def _means(frames: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """The mean (K, D) of the frames (N, D) with each label (N,), of which there are `counts` (K,); 0 if none."""
     # Sums over sorted frames: scattered additions on a GPU would come in another order every time.
-    counts = torch.bincount(labels, minlength=num_clusters)
-    means = torch.segment_reduce(frames[labels.argsort(stable=True)], "mean", lengths=counts)
-    empty = torch.nonzero(counts == 0)[:, 0]
-    means[empty] = frames[distances.topk(len(empty)).indices]
-    return means
+    ordered = frames[labels.argsort(stable=True)]
+    return torch.segment_reduce(ordered, "sum", lengths=counts, initial=0) / counts.clamp(min=1)[:, None]
 
 
 def _squared_distances(frames: Tensor, norms: Tensor, places: Tensor) -> Tensor:

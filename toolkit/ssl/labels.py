@@ -2,8 +2,8 @@
 
 A folder of labels holds
 
-    cuts.jsonl.gz        the cuts that were labelled, each with a TemporalArray `labels` (int16)
-    recipe.json          what made them: features, frame shift, codebook, manifest; at the end a summary
+    cuts.jsonl.gz        the cuts that were labelled, each with a TemporalArray `labels` (int16, T or T x C)
+    recipe.json          what made them: codebooks, their features, frame shift, manifest; at the end a summary
     skipped.jsonl        cuts that could not be used: id, path, reason
     shards/00000.h5 ...  the labels (HDF5, Lhotse's numpy_hdf5 storage)
 """
@@ -13,13 +13,8 @@ import io
 import itertools
 import json
 import os
-import signal
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,26 +24,79 @@ import torch
 from lhotse import MonoCut
 from lhotse.array import Array, TemporalArray
 from lhotse.features.io import close_cached_file_handles, lookup_cache_or_open
+from torch import Tensor
 
 from toolkit.data.manifests import write_cuts
 from toolkit.errors import UserError
 from toolkit.files import atomic_write, read_json, read_jsonl, write_json, write_jsonl
-from toolkit.processes import die_with_parent
 from toolkit.ssl.extract import FrameFeatures, extract
 from toolkit.ssl.kmeans import KMeans
+from toolkit.ssl.quality import MAX_DIFFERENCE
+from toolkit.ssl.workers import run_shards
 
 MOST_OPEN_FILES = 100
 """Files of labels that a process keeps open; many systems allow 1024 of any kind."""
 
 
-@dataclass
 class Labeller:
-    """Features and the codebook for them."""
+    """Labels of utterances: for each codebook a stream of them.
 
-    features: FrameFeatures
-    codebook: KMeans
-    batch_seconds: float = 60.0
-    """Audio computed together, padding included."""
+    Args:
+        streams: codebooks, each with the features that it is for; several may share one object of features.
+        batch_seconds: audio computed together, padding included.
+
+    Attributes:
+        frame_shift: seconds from label to label.
+
+    Raises:
+        UserError: codebooks of several frame shifts.
+    """
+
+    def __init__(self, streams: Sequence[tuple[FrameFeatures, KMeans]], batch_seconds: float = 60.0) -> None:
+        self.streams = streams
+        self.batch_seconds = batch_seconds
+        self.frame_shift = common_frame_shift(codebook.meta for _, codebook in streams)
+
+    def num_frames(self, samples: int) -> int:
+        """Labels of an utterance of so many samples: as many as each stream has."""
+        return min(features.num_frames(samples) for features, _ in self.streams)
+
+    def __call__(self, utterances: list[Tensor]) -> list[Tensor]:
+        """Labels of utterances (S,), int16: (T,) of one codebook, (T, C) of C.
+
+        Raises:
+            UserError: streams that differ by more than MAX_DIFFERENCE frames.
+        """
+        columns = []
+        computed: dict[int, list[Tensor]] = {}
+        for features, codebook in self.streams:
+            if id(features) not in computed:
+                computed[id(features)] = features(utterances)
+            rows = computed[id(features)]
+            labels = torch.from_numpy(codebook.predict(torch.cat(rows)))
+            columns.append(labels.split([len(row) for row in rows]))
+        return [_together(column) for column in zip(*columns, strict=True)]
+
+
+def _together(streams: Sequence[Tensor]) -> Tensor:
+    """The labels (T,) of each codebook as (T, C), or as they are if there is one."""
+    if len(streams) == 1:
+        return streams[0]
+    sizes = [len(stream) for stream in streams]
+    if max(sizes) - min(sizes) > MAX_DIFFERENCE:
+        raise UserError(
+            f"kmeans: found {sizes} labels for one utterance, expected codebooks whose features differ by at most "
+            f"{MAX_DIFFERENCE} frames"
+        )
+    return torch.stack([stream[: min(sizes)] for stream in streams], dim=1)
+
+
+def common_frame_shift(metas: Iterable[dict[str, Any]]) -> float:
+    """The frame shift, in seconds, of codebooks with this metadata; UserError if there are several."""
+    shifts = {meta["features"]["frame_shift"] for meta in metas}
+    if len(shifts) != 1:
+        raise UserError(f"kmeans: found codebooks for frame shifts of {sorted(shifts)} s, expected one")
+    return shifts.pop()
 
 
 @dataclass
@@ -60,13 +108,15 @@ class Summary:
     num_skipped: int = 0
     """Cuts that could not be used."""
     num_frames: int = 0
-    """Labels."""
+    """Labels, of each stream."""
     audio_seconds: float = 0.0
     """Labelled audio."""
 
-
-Shard = tuple[int, list[MonoCut], Path]
-"""Number, cuts, folder."""
+    def add(self, num_frames: int, seconds: float) -> None:
+        """Counts a labelled cut."""
+        self.num_cuts += 1
+        self.num_frames += num_frames
+        self.audio_seconds += seconds
 
 
 def label_cuts(
@@ -82,7 +132,7 @@ def label_cuts(
     Args:
         cuts: what to label; the same cuts in the same order each time.
         folder: where the labels go.
-        recipe: identifies codebook and cuts; kept in recipe.json.
+        recipe: identifies codebooks and cuts; kept in recipe.json.
         build: makes the labeller of a process from the process's number; with several jobs it is pickled.
         jobs: processes.
         shard_size: cuts in a file of labels.
@@ -98,13 +148,13 @@ def label_cuts(
         raise UserError(f"jobs, shard-size: found {jobs}, {shard_size}; expected 1 or more")
     folder = Path(folder)
     recipe = {**recipe, "shard_size": shard_size}
-    if _is_done(folder, recipe):
+    if is_done(folder, recipe):
         return
     source = iter(cuts)
     chunks = iter(lambda: list(itertools.islice(source, shard_size)), [])
-    shards = ((number, chunk, folder) for number, chunk in enumerate(chunks))
     num_shards = 0
-    for size in _in_processes(shards, build, jobs):
+    shards = (ManifestShard(number, chunk, folder) for number, chunk in enumerate(chunks))
+    for size in run_shards(shards, build, jobs):
         num_shards += 1
         yield size
     _finish(folder, num_shards, recipe)
@@ -120,7 +170,7 @@ def read_summary(folder: str | Path) -> Summary:
 
 
 def load_labels(cut: MonoCut) -> np.ndarray:
-    """Reads the labels of a cut, (T,) int16; the cut has some.
+    """Reads the labels of a cut, int16, (T,) of one codebook or (T, C) of several; the cut has some.
 
     Lhotse alone would keep every file of labels open that it ever read.
 
@@ -138,7 +188,7 @@ def load_labels(cut: MonoCut) -> np.ndarray:
         raise UserError(f"{path}: {reason}, expected the labels of cut {cut.id}") from None
 
 
-def _is_done(folder: Path, recipe: dict[str, Any]) -> bool:
+def is_done(folder: Path, recipe: dict[str, Any]) -> bool:
     """Whether the folder holds all labels of this recipe; writes the recipe where there is none yet."""
     path = folder / "recipe.json"
     if not path.exists():
@@ -154,84 +204,38 @@ def _is_done(folder: Path, recipe: dict[str, Any]) -> bool:
     return finished
 
 
-_labeller: Labeller | UserError | None = None
-"""That of this process, or why there is none."""
+@dataclass
+class ManifestShard:
+    """Some cuts of a manifest, to be labelled into a file; see `workers.Shard`."""
 
+    number: int
+    cuts: list[MonoCut]
+    folder: Path
 
-def _start(build: Callable[[int], Labeller], number: int) -> None:
-    global _labeller
-    _labeller = build(number)
-
-
-def _start_process(build: Callable[[int], Labeller], numbers: Any, threads: int, parent: int) -> None:
-    die_with_parent(parent)
-    # Ctrl-C reaches the whole group; shards that are under way get done, and the parent ends the rest.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
-    try:
-        _start(build, numbers.get())
-    except UserError as error:
-        # Raised here it would show a traceback and break the pool; the first shard raises it.
-        global _labeller
-        _labeller = error
-
-
-def _in_processes(shards: Iterable[Shard], build: Callable[[int], Labeller], jobs: int) -> Iterator[int]:
-    """Labels the shards in several processes, in order; few of them are in memory at a time."""
-    if jobs == 1:
-        _start(build, 0)
-        yield from map(_label_shard, shards)
-        return
-    context = get_context("spawn")
-    numbers = context.SimpleQueue()
-    for number in range(jobs):
-        numbers.put(number)
-    threads = max(1, torch.get_num_threads() // jobs)
-    start = (build, numbers, threads, os.getpid())
-    with ProcessPoolExecutor(jobs, context, _start_process, start) as pool:
-        pending: deque[Future[int]] = deque()
-        try:
-            for shard in shards:
-                pending.append(pool.submit(_label_shard, shard))
-                if len(pending) > 2 * jobs:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        except BrokenProcessPool:
-            raise UserError(
-                "jobs: a process died, perhaps for want of memory; start again with fewer, done work is kept"
-            ) from None
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _label_shard(task: Shard) -> int:
-    """Writes the labels of a shard, then its cuts, which mark it as done; returns the number of cuts."""
-    if isinstance(_labeller, UserError):
-        raise _labeller
-    shard, cuts, folder = task
-    arrays_path, cuts_path, skipped_path = _paths(folder, shard)
-    if cuts_path.exists():
-        return len(cuts)
-    for cut in cuts:
-        if not isinstance(cut, MonoCut):
-            raise UserError(f"cuts: {cut.id} is a {type(cut).__name__}, expected MonoCut")
-    skipped: list[dict[str, str]] = []
-    arrays = {
-        position: _labeller.codebook.predict(features)
-        for position, features in extract(cuts, _labeller.features, skipped, _labeller.batch_seconds)
-    }
-    packed = io.BytesIO()
-    with h5py.File(packed, "w") as file:
-        for position, array in sorted(arrays.items()):
-            file.create_dataset(str(position), data=array)
-    with atomic_write(arrays_path, "wb") as file:
-        file.write(packed.getvalue())
-    write_jsonl(skipped_path, skipped)
-    frame_shift = _labeller.codebook.meta["features"]["frame_shift"]
-    write_cuts(cuts_path, (_attach(cuts[i], arrays[i], arrays_path, i, frame_shift) for i in sorted(arrays)))
-    return len(cuts)
+    def run(self, labeller: Labeller) -> int:
+        """Writes the labels, then the cuts, which mark the shard as done; returns the number of cuts."""
+        arrays_path, cuts_path, skipped_path = _paths(self.folder, self.number)
+        if cuts_path.exists():
+            return len(self.cuts)
+        for cut in self.cuts:
+            if not isinstance(cut, MonoCut):
+                raise UserError(f"cuts: {cut.id} is a {type(cut).__name__}, expected MonoCut")
+        skipped: list[dict[str, str]] = []
+        arrays = {
+            position: labels.numpy()
+            for position, labels in extract(self.cuts, labeller, skipped, labeller.batch_seconds)
+        }
+        packed = io.BytesIO()
+        with h5py.File(packed, "w") as file:
+            for position, array in sorted(arrays.items()):
+                file.create_dataset(str(position), data=array)
+        with atomic_write(arrays_path, "wb") as file:
+            file.write(packed.getvalue())
+        write_jsonl(skipped_path, skipped)
+        shift = labeller.frame_shift
+        labelled = (_attach(self.cuts[i], arrays[i], arrays_path, i, shift) for i in sorted(arrays))
+        write_cuts(cuts_path, labelled)
+        return len(self.cuts)
 
 
 def _attach(cut: MonoCut, labels: np.ndarray, path: Path, position: int, frame_shift: float) -> MonoCut:
@@ -257,11 +261,25 @@ def _finish(folder: Path, num_shards: int, recipe: dict[str, Any]) -> None:
             with gzip.open(cuts_path, "rt", encoding="utf-8") as file:
                 for line in file:
                     cut = json.loads(line)
-                    total.num_cuts += 1
-                    total.num_frames += cut["custom"]["labels"]["array"]["shape"][0]
-                    total.audio_seconds += cut["duration"]
+                    total.add(cut["custom"]["labels"]["array"]["shape"][0], cut["duration"])
                     joined.write(line)
-    skipped = [row for _, _, path in paths for row in read_jsonl(path)]
+    write_summary(folder, recipe, total, [path for _, _, path in paths])
+    for _, cuts_path, skipped_path in paths:
+        cuts_path.unlink()
+        skipped_path.unlink()
+    for left_by_a_crash in (folder / "shards").glob(".*.tmp"):
+        left_by_a_crash.unlink()
+
+
+def write_summary(
+    folder: Path, recipe: dict[str, Any], total: Summary, skipped_lists: Iterable[Path]
+) -> None:
+    """Joins the lists of skipped cuts, and marks the folder as finished.
+
+    Raises:
+        UserError: nothing was labelled.
+    """
+    skipped = [row for path in skipped_lists for row in read_jsonl(path)]
     total.num_skipped = len(skipped)
     write_jsonl(folder / "skipped.jsonl", skipped)
     if total.num_cuts == 0:
@@ -269,8 +287,3 @@ def _finish(folder: Path, num_shards: int, recipe: dict[str, Any]) -> None:
             f"{folder / 'skipped.jsonl'}: none of {len(skipped)} cuts could be used, expected some"
         )
     write_json(folder / "recipe.json", {**recipe, "summary": asdict(total)})
-    for _, cuts_path, skipped_path in paths:
-        cuts_path.unlink()
-        skipped_path.unlink()
-    for left_by_a_crash in (folder / "shards").glob(".*.tmp"):
-        left_by_a_crash.unlink()

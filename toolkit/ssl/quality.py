@@ -34,6 +34,8 @@ class QualityResult:
     """Clusters there are."""
     used_clusters: int
     """Clusters that occur."""
+    unused_clusters: int
+    """Clusters that do not: capacity that is lost."""
     usage_entropy: float
     """Entropy of the clusters' shares of frames, as a share of its greatest value: 1 is even use."""
     perplexity: float
@@ -64,7 +66,7 @@ def quality(
     """Measures label sequences.
 
     Args:
-        labels: an array (T,) of cluster numbers for each utterance.
+        labels: an array (T,) of cluster numbers for each utterance, -1 where there is none.
         references: an array (T',) of token numbers for each utterance, NO_TOKEN where there is none; T and T'
             may differ by MAX_DIFFERENCE, and the longer one is cut. None measures the labels by themselves.
         num_clusters: clusters there are; None takes the greatest label.
@@ -73,6 +75,7 @@ def quality(
         UserError: no frames, or an utterance whose labels and reference differ by more.
     """
     everything = np.concatenate([np.zeros(0, np.int64), *labels]).astype(np.int64)
+    everything = everything[everything >= 0]
     if len(everything) == 0:
         raise UserError("labels: found no frames, expected at least one")
     counts = np.bincount(everything, minlength=num_clusters or 0)
@@ -81,13 +84,19 @@ def quality(
         num_frames=len(everything),
         num_clusters=len(counts),
         used_clusters=int((counts > 0).sum()),
+        unused_clusters=int((counts == 0).sum()),
         usage_entropy=entropy / math.log(len(counts)) if len(counts) > 1 else 1.0,
         perplexity=math.exp(entropy),
-        mean_run=len(everything) / sum(1 + int((row[1:] != row[:-1]).sum()) for row in labels if len(row)),
+        mean_run=len(everything) / sum(_num_runs(row[row >= 0]) for row in labels),
     )
     if references is not None:
         _compare(result, labels, references)
     return result
+
+
+def _num_runs(row: np.ndarray) -> int:
+    """Stretches of equal labels."""
+    return 1 + int((row[1:] != row[:-1]).sum()) if len(row) else 0
 
 
 def _compare(result: QualityResult, labels: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> None:
@@ -118,7 +127,7 @@ def joint_counts(labels: Iterable[np.ndarray], references: Iterable[np.ndarray])
             )
         size = min(len(label), len(reference))
         pair = np.stack([reference[:size], label[:size]]).astype(np.int64)
-        pairs.append(pair[:, pair[0] != NO_TOKEN])
+        pairs.append(pair[:, (pair[0] != NO_TOKEN) & (pair[1] >= 0)])
     tokens, clusters = np.concatenate([np.zeros((2, 0), np.int64), *pairs], axis=1)
     if len(tokens) == 0:
         return np.zeros((1, 1), np.int64)
