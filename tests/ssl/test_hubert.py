@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from toolkit.config import build
+from toolkit.errors import UserError
 from toolkit.models.output import EncoderOutput
 from toolkit.ssl.hubert import HubertConfig, HubertObjective
 from toolkit.ssl.masking import MaskConfig
@@ -16,84 +18,144 @@ def make(**settings):
     return HubertObjective(HubertConfig(**settings), SimpleNamespace(dim=6))
 
 
-def loss_of(objective, output, targets, mask):
-    return objective.loss(output, None, targets[..., None], mask, torch.arange(len(mask)))
+def loss_of(objective, output, labels, mask):
+    return objective.loss(output, torch.tensor([8, 4, 6]), labels, mask, torch.arange(len(mask)))
 
 
-def random_case(seed=0):
-    torch.manual_seed(seed)
+def random_case(streams=1):
+    """Three utterances of 9, 5 and 7 frames; some frames lack some labels."""
+    torch.manual_seed(0)
     frames, lengths = torch.randn(3, 9, 6), torch.tensor([9, 5, 7])
-    targets = torch.randint(-1, 4, (3, 9))
+    labels = torch.randint(-1, 4, (3, 9, streams))
     mask = torch.rand(3, 9) < 0.5
-    return EncoderOutput(frames, lengths, [frames]), targets, mask
+    return EncoderOutput(frames, lengths, [frames]), labels, mask
 
 
-def loops(objective, output, targets, mask):
-    """Cross-entropy, correct guesses and frames, separately for masked and for other frames."""
-    weight, bias = objective.head.weight.double(), objective.head.bias.double()
-    sums = {True: [0.0, 0, 0], False: [0.0, 0, 0]}
-    for row in range(len(targets)):
-        for frame in range(int(output.lengths[row])):
-            target = int(targets[row, frame])
-            if target < 0:
-                continue
-            scores = (
-                (weight @ output.frames[row, frame].double() + bias) / objective.config.temperature
-            ).tolist()
-            highest = max(scores)
-            total = highest + math.log(sum(math.exp(score - highest) for score in scores))
-            part = sums[bool(mask[row, frame])]
-            part[0] += total - scores[target]
-            part[1] += scores.index(highest) == target
-            part[2] += 1
-    return sums
+def linear_scores(head, frame):
+    return (head.weight.double() @ frame + head.bias.double()).tolist()
 
 
-@pytest.mark.parametrize("unmasked_weight", [0.0, 0.3])
-def test_loss(unmasked_weight):
-    output, targets, mask = random_case()
-    objective = make(num_classes=4, temperature=0.3, unmasked_weight=unmasked_weight)
-    loss, stats, weight = loss_of(objective, output, targets, mask)
-    sums = loops(objective, output, targets, mask)
-    assert loss.item() == pytest.approx(sums[True][0] + unmasked_weight * sums[False][0], rel=1e-5)
-    assert stats["accuracy"].item() == sums[True][1] > 0
-    assert weight.item() == sums[True][2] > 5
+def cosine_scores(head, frame):
+    projected = (head.projection.weight.double() @ frame + head.projection.bias.double()).tolist()
+    norm = math.hypot(*projected)
+    return [
+        sum(a * b for a, b in zip(projected, code, strict=True)) / norm / math.hypot(*code)
+        for code in head.codes.tolist()
+    ]
+
+
+def loops(objective, output, labels, mask):
+    """Masked or not -> loss over all streams; stream -> right guesses among masked frames; masked frames."""
+    scores_of = linear_scores if objective.config.head == "linear" else cosine_scores
+    losses, correct, count = {True: 0.0, False: 0.0}, [0] * len(objective.config.streams), 0
+    for row, length in enumerate(output.lengths.tolist()):
+        for frame in range(length):
+            found, hidden = labels[row, frame].tolist(), bool(mask[row, frame])
+            count += hidden and max(found) >= 0
+            scores = scores_of(objective.head, output.frames[row, frame].double())
+            for stream, (classes, label) in enumerate(zip(objective.config.streams, found, strict=True)):
+                own, scores = scores[:classes], scores[classes:]
+                if label >= 0:
+                    exponents = [score / objective.config.temperature for score in own]
+                    losses[hidden] += math.log(sum(map(math.exp, exponents))) - exponents[label]
+                    correct[stream] += hidden and own.index(max(own)) == label
+    return losses, correct, count
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.8, 0.3), (0.0, 1.0)])
+@pytest.mark.parametrize("num_classes", [4, [4, 7, 5]], ids=["one", "three"])
+@pytest.mark.parametrize("head", ["linear", "cosine"])
+def test_loss(head, num_classes, weights):
+    output, labels, mask = random_case(3 if isinstance(num_classes, list) else 1)
+    settings = {
+        "temperature": 0.3,
+        "masked_weight": weights[0],
+        "unmasked_weight": weights[1],
+        "final_dim": 3,
+    }
+    objective = make(head=head, num_classes=num_classes, **settings)
+    loss, stats, weight = loss_of(objective, output, labels, mask)
+    losses, correct, count = loops(objective, output, labels, mask)
+    assert loss.item() == pytest.approx(weights[0] * losses[True] + weights[1] * losses[False], rel=1e-5)
+    names = ["accuracy", "accuracy_2", "accuracy_3"][: len(correct)]
+    assert stats.keys() == set(names)
+    if weights[0]:
+        assert [stats[name].item() for name in names] == correct and sum(correct) > 0
+    assert weight.item() == count > 5
 
 
 def test_padding_and_unmasked_frames_get_no_gradient():
-    output, targets, mask = random_case()
+    output, labels, mask = random_case()
     frames = output.frames.requires_grad_()
     objective = make(num_classes=4)
-    loss_of(objective, output, targets, mask)[0].backward()
+    loss_of(objective, output, labels, mask)[0].backward()
     valid = torch.arange(9) < output.lengths[:, None]
-    assert torch.equal(frames.grad.abs().sum(-1) > 0, mask & valid & (targets >= 0))
+    assert torch.equal(frames.grad.abs().sum(-1) > 0, mask & valid & (labels[..., 0] >= 0))
 
 
-def test_what_padding_holds_does_not_matter():
-    output, targets, mask = random_case()
-    objective = make(num_classes=4, unmasked_weight=1.0)
-    expected = loss_of(objective, output, targets, mask)[0]
+def test_scores_of_unmasked_frames_are_not_computed_without_need():
+    output, labels, mask = random_case()
+    objective = make(num_classes=4)
+    seen = []
+    objective.head.register_forward_hook(lambda head, inputs, scores: seen.append(scores.shape[:2].numel()))
+    loss_of(objective, output, labels, mask)
+    wanted = mask & (torch.arange(9) < output.lengths[:, None]) & (labels[..., 0] >= 0)
+    assert seen == [3 * int(wanted.sum(1).max())] and seen[0] < 27
+
+
+@pytest.mark.parametrize("head", ["linear", "cosine"])
+def test_what_padding_holds_does_not_matter(head):
+    output, labels, mask = random_case()
+    features = torch.randn(3, 8, 5)
+    objective = make(num_classes=4, unmasked_weight=1.0, head=head)
+    expected = loss_of(objective, output._replace(features=features), labels, mask)[0]
     padding = torch.arange(9) >= output.lengths[:, None]
     frames = output.frames.masked_fill(padding[..., None], math.nan).requires_grad_()
-    loss = loss_of(objective, output._replace(frames=frames), targets, mask)[0]
+    features = features.masked_fill(
+        torch.arange(8)[:, None] >= torch.tensor([8, 4, 6])[:, None, None], math.nan
+    )
+    loss = loss_of(objective, output._replace(frames=frames, features=features), labels, mask)[0]
     loss.backward()
     assert loss == expected
-    assert objective.head.weight.grad.isfinite().all() and frames.grad[~padding].isfinite().all()
+    assert all(weight.grad.isfinite().all() for weight in objective.parameters())
+    assert frames.grad[~padding].isfinite().all()
 
 
-def test_nothing_depends_on_values_that_a_gpu_would_have_to_tell():
-    output, targets, mask = random_case()
-    objective = make(num_classes=4, unmasked_weight=1.0).to("meta")
-    output = EncoderOutput(output.frames.to("meta"), output.lengths.to("meta"), [])
-    loss, stats, weight = loss_of(objective, output, targets.to("meta"), mask.to("meta"))
-    assert loss.shape == stats["accuracy"].shape == weight.shape == ()
-    assert objective.mask(output.lengths, 9, torch.arange(3, device="meta")).shape == (3, 9)
+def test_large_features_are_penalised_in_each_utterance_by_its_masked_frames():
+    output, labels, mask = random_case()
+    features = torch.randn(3, 8, 5, requires_grad=True)
+    objective = make(num_classes=4, feature_penalty=2.5)
+    plain, _, weight = loss_of(objective, output, labels, mask)
+    loss, stats, same_weight = loss_of(objective, output._replace(features=features), labels, mask)
+    expected = 0.0
+    for row, (frames, length) in enumerate(zip((8, 4, 6), output.lengths.tolist(), strict=True)):
+        count = sum(bool(mask[row, t]) and int(labels[row, t, 0]) >= 0 for t in range(length))
+        expected += (
+            2.5 * count * sum(v * v for f in features[row, :frames].tolist() for v in f) / (frames * 5)
+        )
+    assert (loss - plain).item() == pytest.approx(expected, rel=1e-5)
+    assert stats["feature_penalty"].item() == pytest.approx(expected, rel=1e-5) and weight == same_weight
+    assert not stats["feature_penalty"].requires_grad
+    off = make(num_classes=4, feature_penalty=0.0)
+    assert "feature_penalty" not in loss_of(off, output._replace(features=features), labels, mask)[1]
+
+
+@pytest.mark.parametrize("settings", [{}, {"unmasked_weight": 1.0}, {"head": "cosine"}], ids=str)
+def test_nothing_depends_on_values_that_a_gpu_would_have_to_tell(settings):
+    objective = make(num_classes=4, **settings).to("meta")
+    frames, lengths = torch.zeros(3, 9, 6, device="meta"), torch.zeros(3, dtype=torch.int64, device="meta")
+    output = EncoderOutput(frames, lengths, [], features=frames)
+    mask = objective.mask(lengths, 9, lengths)
+    loss, stats, weight = objective.loss(
+        output, lengths, lengths[:, None, None].expand(3, 9, 1), mask, lengths
+    )
+    assert mask.shape == (3, 9) and loss.shape == stats["accuracy"].shape == weight.shape == ()
 
 
 def test_nothing_masked_is_no_loss():
-    output, targets, mask = random_case()
+    output, labels, mask = random_case()
     objective = make(num_classes=4)
-    loss, stats, weight = loss_of(objective, output, targets, torch.zeros_like(mask))
+    loss, stats, weight = loss_of(objective, output, labels, torch.zeros_like(mask))
     loss.backward()
     assert (loss, weight, stats["accuracy"]) == (0, 0, 0)
     assert objective.head.weight.grad.abs().sum() == 0
@@ -106,10 +168,26 @@ def test_masks_have_two_spans_at_least_and_the_configured_length():
     assert found.sum(1).min() >= 5 and found.sum(1).max() == 8
 
 
-def test_impossible_settings():
-    for settings in (
-        {"num_classes": 1},
-        {"temperature": 0},
-    ):
-        with pytest.raises(ValueError, match="are needed"):
-            HubertConfig(**settings)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_classes": 1}, "num_classes >= 2"),
+        ({"num_classes": []}, "num_classes >= 2"),
+        ({"num_classes": [5, 1]}, "num_classes >= 2"),
+        ({"temperature": 0}, "temperature > 0"),
+        ({"final_dim": 0}, "final_dim >= 1"),
+        ({"unmasked_weight": -1}, "must not be negative"),
+        ({"masked_weight": 0.0}, "nor the first two both 0"),
+        ({"mask": MaskConfig(prob=0.0)}, "mask.prob must be positive"),
+    ],
+)
+def test_impossible_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        HubertConfig(**settings)
+
+
+def test_classes_are_a_number_or_a_list():
+    assert build(HubertConfig, {"num_classes": 7}, "test").streams == [7]
+    assert build(HubertConfig, {"num_classes": [7, 9]}, "test").streams == [7, 9]
+    with pytest.raises(UserError, match="num_classes: found 'many'"):
+        build(HubertConfig, {"num_classes": "many"}, "test")

@@ -31,4 +31,4 @@ def pick(x: Tensor, places: Tensor, hidden: Tensor) -> Tensor:
     """The frames that `hidden_rows` named, (B, T, D) to (B, N, D); 0 where they are not hidden."""
     offsets = torch.arange(len(x), device=x.device)[:, None] * x.shape[1]
     rows = x.flatten(0, 1).index_select(0, (places + offsets).flatten())
-    return rows.view(*places.shape, -1).masked_fill(~hidden[..., None], 0.0)
+    return rows.view(*places.shape, x.shape[2]).masked_fill(~hidden[..., None], 0.0)
