@@ -61,6 +61,18 @@ class StandIn(metaclass=_Made):
         return id(self)
 
 
+def _empty_dict(*_: Any) -> dict:
+    return {}
+
+
+def _empty_list(*_: Any) -> list:
+    return []
+
+
+CONTAINERS = {"collections.defaultdict": _empty_dict, "collections.deque": _empty_list}
+"""What is filled after it was made by a call, as a stand-in cannot be."""
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The whole content of a checkpoint; nothing in it is run.
 
@@ -82,8 +94,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         if refused := sorted(name for name in names if name.split(".")[0] in REFUSED):
             raise ValueError(f"it names {refused[0]}, which no checkpoint needs")
         # PyTorch's own choice of harmless names comes first; these are for the others.
-        allowed: list[Any] = [(StandIn, name) for name in names]
-        allowed += [(_empty_dict, "collections.defaultdict"), (_empty_list, "collections.deque")]
+        allowed: list[Any] = [(CONTAINERS.get(name, StandIn), name) for name in names]
         with torch.serialization.safe_globals(allowed):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except (MemoryError, OSError):
@@ -178,11 +189,3 @@ def _globals(file: BinaryIO) -> set[str]:
             module, _, name = argument.rpartition(" ")
             found.add(f"{RENAMED.get(module, module)}.{name}")
     return found
-
-
-def _empty_dict(*_: Any) -> dict:
-    return {}
-
-
-def _empty_list(*_: Any) -> list:
-    return []
