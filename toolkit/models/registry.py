@@ -2,7 +2,8 @@
 
 from toolkit.models.conformer import ConformerEncoder
 from toolkit.models.frontend import FbankFrontend
+from toolkit.models.waveform import WaveformFrontend
 
-FRONTENDS = {"fbank": FbankFrontend}
+FRONTENDS = {"fbank": FbankFrontend, "waveform": WaveformFrontend}
 
 ENCODERS = {"conformer": ConformerEncoder}
