@@ -3,7 +3,8 @@
 from toolkit.models.conformer import ConformerEncoder
 from toolkit.models.frontend import FbankFrontend
 from toolkit.models.waveform import WaveformFrontend
+from toolkit.models.zipformer.encoder import ZipformerEncoder
 
 FRONTENDS = {"fbank": FbankFrontend, "waveform": WaveformFrontend}
 
-ENCODERS = {"conformer": ConformerEncoder}
+ENCODERS = {"conformer": ConformerEncoder, "zipformer": ZipformerEncoder}

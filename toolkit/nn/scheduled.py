@@ -4,13 +4,6 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 
-class Clocked:
-    """A module that goes by the number of updates done; see `SpeechModel.set_update`."""
-
-    update: int = 0
-    """Updates done."""
-
-
 class Scheduled:
     """A piecewise linear function of the update number (ScheduledFloat in icefall's Zipformer).
 
@@ -31,6 +24,19 @@ class Scheduled:
     def __call__(self, update: float) -> float:
         """The value at an update."""
         return interpolate(self.updates, self.values, update)
+
+
+class Clocked:
+    """A module that goes by the number of updates done; see `SpeechModel.set_update`."""
+
+    update: int = 0
+    """Updates done."""
+    updates_scale: float = 1.0
+    """Updates that schedules count for one; more than 1 where batches are larger than those they were made for."""
+
+    def now(self, value: float | Scheduled) -> float:
+        """What a number that may be scheduled is at present."""
+        return value(self.update * self.updates_scale) if isinstance(value, Scheduled) else value
 
 
 def interpolate(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
