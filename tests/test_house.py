@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "report": BOTTOM | MODELS | {"models", "data", "decode", "score"},
     "score": set(),
     "toolkit": BOTTOM | {"models", "tasks"},
+    "s3prl": {"toolkit"},
 }
 # Measurements and commands tie everything together.
 MAY_IMPORT["bench"] = set(MAY_IMPORT)

@@ -48,10 +48,10 @@ def main(argv: list[str] | None = None) -> None:
     die_with_torchrun()
     from toolkit import config
     from toolkit.errors import UserError
-    from toolkit.tasks import task_class
+    from toolkit.tasks import TASKS, task_class
 
     raw = config.apply_overrides(config.read_yaml(args.config), overrides)
-    task_type = task_class(raw.get("task"), args.config)
+    task_type = task_class(raw.get("task"), args.config, TASKS)
     settings = config.build(task_type.Config, raw, args.config)
     if args.print_config:
         print(config.describe(settings), end="")
