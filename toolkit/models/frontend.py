@@ -15,7 +15,7 @@ from toolkit.nn.masks import valid_mask
 
 @dataclass
 class FbankFrontendConfig:
-    """Log-mel filterbank energies as in Kaldi, normalised within the utterance."""
+    """Log-mel filterbank energies as in Kaldi."""
 
     name: str = "fbank"
     """Which front end this is."""
@@ -25,6 +25,8 @@ class FbankFrontendConfig:
     """Features a frame; one frame every 10 ms."""
     backend: Literal["native", "kaldifeat", "auto"] = "native"
     """What computes them; "auto" takes kaldifeat where it is installed. All give the same numbers."""
+    normalize: bool = True
+    """Whether they are shifted and scaled to zero mean and unit variance over each utterance."""
 
     def __post_init__(self) -> None:
         if self.sample_rate < 8000 or self.num_mel_bins < 8:
@@ -32,10 +34,10 @@ class FbankFrontendConfig:
 
 
 class FbankFrontend(nn.Module):
-    """Filterbank energies, shifted and scaled to zero mean and unit variance over each utterance.
+    """Filterbank energies, normalised or not.
 
-    One mean and one variance serve all bins: the level of the recording goes, the shape of the spectrum stays, which
-    matters for utterances of a single word.
+    One mean and one variance of an utterance serve all bins: the level of the recording goes, the shape of the
+    spectrum stays, which matters for utterances of a single word.
     """
 
     Config = FbankFrontendConfig
@@ -47,6 +49,7 @@ class FbankFrontend(nn.Module):
                 sample_rate=config.sample_rate, num_mel_bins=config.num_mel_bins, backend=config.backend
             )
         )
+        self.normalize = config.normalize
         self.dim = config.num_mel_bins
         self.frame_shift = 0.01
 
@@ -54,6 +57,8 @@ class FbankFrontend(nn.Module):
         """(B, S) samples and (B,) lengths to (B, T, F) float32 features and (B,) lengths."""
         with torch.no_grad():
             features, frames = self.fbank(waveforms, lengths)
+            if not self.normalize:
+                return features, frames
             valid = valid_mask(frames, features.shape[1])[:, :, None]
             count = (frames * self.dim).clamp(min=1)[:, None, None]
             mean = (features * valid).sum((1, 2), keepdim=True) / count

@@ -111,11 +111,6 @@ def penalise(x: Tensor, bound: float, penalty: float) -> Tensor:
     return _Penalise.apply(x, bound, penalty)
 
 
-def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """x unchanged; its gradient is multiplied by a factor."""
-    return _Scale.apply(x, factor)
-
-
 def _standard_mean(share: float) -> float:
     """The mean of a normal distribution of deviation 1 that is positive with this probability, roughly."""
     doubled = 2 * share - 1
@@ -233,14 +228,3 @@ class _Penalise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (side,) = ctx.saved_tensors
         return grad + side * ctx.penalty, None, None
-
-
-class _Scale(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad * ctx.factor, None

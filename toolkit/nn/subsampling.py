@@ -7,13 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.nn.biasnorm import BiasNorm
+from toolkit.nn.gradients import scale_gradient
 from toolkit.nn.masks import valid_mask
 from toolkit.nn.scheduled import Clocked, Scheduled
-from toolkit.nn.shaping import Balancer, Whiten, scale_gradient
+from toolkit.nn.shaping import Balancer, Whiten
 from toolkit.nn.swoosh import SwooshLinear, swoosh_r
 
 CHANNELS = (8, 32, 128)
-LEAST_FRAMES = 9
+SEEN = 7
+"""Feature frames that an output frame sees, less the two that it stands for."""
+LEAST_FRAMES = SEEN + 2
 """Feature frames that give one output frame; fewer are filled up with zeros."""
 REACH = 3
 """Output frames on each side that the ConvNeXt block sees."""
@@ -59,14 +62,13 @@ class Conv2dSubsampling(nn.Module):
 
         Args:
             x: (B, 2 * chunk + 13, F).
-            lengths: (B,) of its frames that exist; all of them, unless the utterance ends here.
+            lengths: (B,) output frames that exist among the chunk's and the 3 after it.
             cached: (B, C, 3, F') what the ConvNeXt block keeps of the chunk before, 0 at first.
 
         Returns:
             (B, chunk, D), and what is to be kept.
         """
-        x = x * valid_mask(lengths, x.shape[1])[:, :, None]
-        x, cached = self.convnext.stream(self._convolve(x), output_lengths(lengths), cached)
+        x, cached = self.convnext.stream(self._convolve(x), lengths, cached)
         return self._project(x), cached
 
     def _convolve(self, x: Tensor) -> Tensor:
@@ -129,4 +131,4 @@ class ConvNeXt(nn.Module, Clocked):
 def output_lengths(lengths: int | Tensor) -> int | Tensor:
     """T' for a number of feature frames, or for each of (B,) int64; at least 1."""
     least = lengths.clamp(min=LEAST_FRAMES) if isinstance(lengths, Tensor) else max(lengths, LEAST_FRAMES)
-    return (least - 7) // 2
+    return (least - SEEN) // 2
