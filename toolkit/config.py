@@ -148,8 +148,10 @@ class Leaf:
 def _docs(cls: type) -> dict[str, str]:
     import docstring_parser
 
-    parsed = docstring_parser.parse_from_object(cls)
-    return {param.arg_name: " ".join((param.description or "").split()) for param in parsed.params}
+    # A field may be explained where it is inherited from.
+    bases = [base for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base)]
+    params = [param for base in bases for param in docstring_parser.parse_from_object(base).params]
+    return {param.arg_name: " ".join((param.description or "").split()) for param in params}
 
 
 def _section(field: dataclasses.Field, hint: Any, value: Any, key: str, where: str) -> type | None:

@@ -78,5 +78,5 @@ def test_frames_are_centred_on_multiples_of_the_factor():
 def test_impossible_sizes():
     with pytest.raises(ValueError, match="kernel_size must be odd, got 4"):
         ConvolutionModule(4, 4, 0.0)
-    with pytest.raises(ValueError, match="factor must be 2 or 4, got 3"):
+    with pytest.raises(ValueError, match="factor must be 1, 2 or 4, got 3"):
         ConvSubsampling(80, 4, 4, 3)

@@ -1,5 +1,6 @@
 """The parts that a configuration can name. A new encoder is one file and one line here."""
 
+from toolkit.models.branchformer import BranchformerEncoder, EBranchformerEncoder
 from toolkit.models.conformer import ConformerEncoder
 from toolkit.models.frontend import FbankFrontend
 from toolkit.models.waveform import WaveformFrontend
@@ -7,4 +8,9 @@ from toolkit.models.zipformer.encoder import ZipformerEncoder
 
 FRONTENDS = {"fbank": FbankFrontend, "waveform": WaveformFrontend}
 
-ENCODERS = {"conformer": ConformerEncoder, "zipformer": ZipformerEncoder}
+ENCODERS = {
+    "conformer": ConformerEncoder,
+    "zipformer": ZipformerEncoder,
+    "branchformer": BranchformerEncoder,
+    "e_branchformer": EBranchformerEncoder,
+}
