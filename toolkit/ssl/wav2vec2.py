@@ -140,8 +140,8 @@ class Wav2Vec2Objective(Objective, Clocked):
         negatives = draw_negatives(counts, hidden.shape[1], config.negatives, seeds)
         loss, correct = contrastive_loss(
             self.project_frame(pick(output.frames, places, hidden)),
-            self.project_target(quantized.vectors).view(*hidden.shape, -1),
-            quantized.codes.view(*hidden.shape, -1),
+            self.project_target(quantized.vectors).unflatten(0, hidden.shape),
+            quantized.codes.unflatten(0, hidden.shape),
             negatives,
             hidden,
             config.temperature,
@@ -170,7 +170,7 @@ def draw_negatives(counts: Tensor, size: int, negatives: int, seeds: Tensor) -> 
         (B, N, K) int64, numbers from 0 to counts - 1 in each row that is not padding, never the row's own. In an
         utterance of one masked frame, they mean nothing.
     """
-    draws = uniform(split(seeds, 2)[:, 1], size * negatives).view(-1, size, negatives)
+    draws = uniform(split(seeds, 2)[:, 1], size * negatives).view(len(seeds), size, negatives)
     drawn = (draws * (counts - 1).clamp(min=0)[:, None, None]).long()
     own = torch.arange(size, device=counts.device)[:, None]
     return (drawn + (drawn >= own)).clamp(max=size - 1)
