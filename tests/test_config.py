@@ -10,6 +10,7 @@ import yaml
 from toolkit import config
 from toolkit.config import build, choice, load
 from toolkit.errors import UserError
+from toolkit.ssl.registry import OBJECTIVES
 from toolkit.tasks import TASKS, task_class
 
 
@@ -212,7 +213,7 @@ def test_differences():
 
 
 SURFACE = {
-    "ssl": "task seed data crop_seconds speech objective init optim train",
+    "ssl": "task seed data crop_seconds speech objective view init optim train",
     "asr": "task seed data tokenizer speech init mask spec_augment head_dropout optim train",
     "speaker": "task seed data speed_speakers crop_seconds speech init head margin optim train",
     "diarization": "task seed data chunk_seconds speech init head optim train",
@@ -230,7 +231,20 @@ SECTIONS = {
 
 
 MASK = "kind prob span other min_spans no_overlap min_space inverse adjust"
-OWN_SECTIONS = {("asr", "mask"): MASK, ("ssl", "objective.mask"): MASK}
+OWN_SECTIONS = {
+    ("asr", "mask"): MASK,
+    ("ssl", "objective.mask"): MASK,
+    ("ssl", "objective"): "name num_classes mask head final_dim temperature masked_weight unmasked_weight "
+    "feature_penalty",
+    ("ssl", "view"): "mix_prob noise noise_prob speech_ratio noise_ratio max_share augment",
+}
+
+
+def section_of(settings: dict, path: str) -> dict:
+    """The part of a configuration that a dotted path leads to."""
+    for part in path.split("."):
+        settings = settings[part]
+    return settings
 
 
 def test_the_surface_of_the_train_command_is_frozen():
@@ -239,16 +253,21 @@ def test_the_surface_of_the_train_command_is_frozen():
     for task, expected in SURFACE.items():
         settings = config.to_dict(task_class(task, "test").Config())
         assert list(settings) == expected.split()
-        for section, names in SECTIONS.items():
-            node = settings
-            for part in section.split("."):
-                node = node[part]
-            assert list(node) == names.split(), f"{task}: {section}"
-    for (task, section), names in OWN_SECTIONS.items():
-        node = config.to_dict(task_class(task, "test").Config())
-        for part in section.split("."):
-            node = node[part]
-        assert list(node) == names.split(), f"{task}: {section}"
+        own = {section: names for (name, section), names in OWN_SECTIONS.items() if name == task}
+        for section, names in (SECTIONS | own).items():
+            assert list(section_of(settings, section)) == names.split(), f"{task}: {section}"
+
+
+OBJECTIVE_KEYS = {
+    "wav2vec2": "name mask groups entries codevector_dim compared_dim negatives temperature gumbel_temperature "
+    "gumbel_decay diversity_weight feature_penalty target_dropout",
+    "best_rq": "name mask codebooks entries entry_dim seed num_mel_bins",
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVE_KEYS)
+def test_the_surface_of_the_objectives_is_frozen(name):
+    assert list(config.to_dict(OBJECTIVES[name].Config())) == OBJECTIVE_KEYS[name].split()
 
 
 @pytest.mark.parametrize("name", [None, "", "asd", ["asr"], {"a": 1}])
@@ -264,7 +283,7 @@ IMPOSSIBLE = [
     ("speech.encoder.num_layers=0", "num_layers must be at least 1"),
     ("speech.encoder.dim=100", r"dim must be a multiple of 2 \* num_heads, got 100 and 4"),
     ("speech.encoder.kernel_size=4", "kernel_size must be odd, got 4"),
-    ("speech.encoder.subsampling=3", "subsampling must be 2 or 4"),
+    ("speech.encoder.subsampling=3", "subsampling must be 1, 2 or 4"),
     ("speech.encoder.dropout=1", r"dropout must be in \[0, 1\)"),
     ("speech.encoder.attention_dropout=-1", r"attention_dropout must be in \[0, 1\)"),
     ("speech.frontend.num_mel_bins=2", "num_mel_bins at least 8"),

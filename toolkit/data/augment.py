@@ -93,10 +93,10 @@ def _augment(cut: "Cut", config: AugmentConfig, rng: random.Random) -> "Cut":
         if config.reverb == RANDOM_ROOM:
             room = random_room(cut.sampling_rate, rng)
         else:
-            room = rng.choice(_load(config.reverb)).recording.resample(cut.sampling_rate)
+            room = rng.choice(load_effects(config.reverb)).recording.resample(cut.sampling_rate)
         cut = cut.reverb_rir(room, affix_id=False)
     if config.noise and rng.random() < config.noise_prob:
-        cut = add_noise(cut, _load(config.noise), rng.uniform(*config.noise_snr), rng)
+        cut = add_noise(cut, load_effects(config.noise), rng.uniform(*config.noise_snr), rng)
     return cut
 
 
@@ -173,7 +173,7 @@ def random_room(sampling_rate: int, rng: random.Random) -> "Recording":
 
 
 @functools.cache
-def _load(manifest: str) -> list["MonoCut"]:
+def load_effects(manifest: str) -> list["MonoCut"]:
     """The cuts of a manifest of noises or impulse responses, read once a process."""
     from lhotse import MonoCut
 

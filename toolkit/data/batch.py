@@ -90,7 +90,10 @@ class DiarizationBatch(AudioBatch):
 
 
 def read_audio(
-    cuts: CutSet, rng: random.Random, problem: Callable[[Cut], str | None] = lambda cut: None
+    cuts: CutSet,
+    rng: random.Random,
+    problem: Callable[[Cut], str | None] = lambda cut: None,
+    flaw: Callable[[np.ndarray], str | None] = lambda samples: None,
 ) -> tuple[list[Cut], dict[str, Any]]:
     """Decodes and pads the cuts of a batch; those that cannot be used are listed instead.
 
@@ -98,6 +101,7 @@ def read_audio(
         cuts: at least one.
         rng: draws the seeds.
         problem: says what else makes a cut useless to the task, as "kind: details".
+        flaw: says the same of its samples (S,), once they are read.
 
     Returns:
         The cuts that could be read, and the arguments that every batch type shares. If none could be read the list
@@ -108,7 +112,10 @@ def read_audio(
         try:
             if reason := problem(cut):
                 raise BadAudio(cut.id, reason)
-            audio.append(load_audio(cut))
+            samples = load_audio(cut)
+            if reason := flaw(samples):
+                raise BadAudio(cut.id, reason)
+            audio.append(samples)
             good.append(cut)
         except BadAudio as error:
             skipped.append(skipped_row(cut.id, ", ".join(audio_paths(cut)), error.reason))

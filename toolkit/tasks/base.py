@@ -74,6 +74,10 @@ class Task:
         """Reads audio and targets of a batch; runs in loader workers."""
         raise AssertionError(f"{type(self).__name__} builds no batch")
 
+    def collate_training(self, cuts: CutSet, rng: random.Random) -> Any:
+        """Like `collate`, for batches to train on; tasks override this to change what the model hears."""
+        return self.collate(cuts, rng)
+
     def before_update(self, model: nn.Module, update: int) -> None:
         """Tells the model and the loss how many updates are done."""
         self.update = update
@@ -127,7 +131,7 @@ class Task:
         longest = max(batches, key=lambda cuts: len(cuts) * max(map(stream.seconds, cuts)))
         most = max(batches, key=len)
         chosen = [longest] if most is longest else [longest, most]
-        return [self.collate(cuts, random.Random(self.seed)) for cuts in chosen]
+        return [self.collate_training(cuts, random.Random(self.seed)) for cuts in chosen]
 
     def lr_factor(self, name: str) -> float:
         """What the learning rate of a parameter is multiplied by."""
@@ -164,7 +168,7 @@ class Task:
         )
 
     def _augmented(self, cuts: CutSet, rng: random.Random) -> Any:
-        return self.collate(augment(cuts, self.config.data.augment, rng), rng)
+        return self.collate_training(augment(cuts, self.config.data.augment, rng), rng)
 
 
 def named_cuts(name: str, key: str, shard_seed: int | None = None) -> CutSet:
