@@ -17,12 +17,14 @@ from lhotse.features.io import close_cached_file_handles
 
 import toolkit
 from tests.data.orphans import is_running, wait_for_end
+from toolkit import config
 from toolkit.bin import kmeans as kmeans_command
 from toolkit.bin import label as label_command
 from toolkit.bin import quality as quality_command
 from toolkit.data.manifests import mono_cut, open_cuts, write_cuts
 from toolkit.data.synthetic import synthetic_cuts
 from toolkit.errors import UserError
+from toolkit.models.base import SpeechConfig, SpeechEncoder
 from toolkit.nn.features import Mfcc
 from toolkit.ssl.extract import MfccFrames, ModelFrames, average, build, draw, extract, mfcc_recipe, multiple
 from toolkit.ssl.kmeans import KMeans, fit
@@ -95,6 +97,35 @@ def test_mfcc_frames_match_single_utterances_and_their_count():
         torch.testing.assert_close(found, average(mfcc[0], 4))
         assert found.shape == (frames.num_frames(len(samples)), 39)
     assert frames.num_frames(79) == 0
+
+
+@pytest.mark.parametrize("margin", [1, 4])
+def test_a_margin_is_left_out_at_both_ends(margin):
+    for samples in (16000, 8123, 900):
+        audio = 0.1 * torch.randn(samples)
+        mfcc = Mfcc()(audio[None], torch.tensor([samples]))[0][0]
+        frames = MfccFrames(0.02, margin=margin)
+        inner = mfcc[margin : len(mfcc) - margin]
+        assert frames.num_frames(samples) == -(-len(inner) // 2)
+        if len(inner):
+            torch.testing.assert_close(frames([audio])[0], average(inner, 2))
+    with pytest.raises(UserError, match="margin: found -1"):
+        MfccFrames(0.02, margin=-1)
+
+
+@pytest.mark.parametrize(
+    ("margin", "frontend", "encoder"),
+    [(1, {"name": "waveform"}, {"embed": "linear"}), (4, {"name": "fbank"}, {"embed": "conv2d"})],
+)
+def test_with_the_margin_of_an_encoder_labels_are_as_many_as_its_frames(margin, frontend, encoder):
+    zipformer = {"name": "zipformer", "output_downsampling": 1, **encoder}
+    with torch.device("meta"):
+        speech = SpeechEncoder(
+            config.build(SpeechConfig, {"frontend": frontend, "encoder": zipformer}, "test")
+        )
+    frames = MfccFrames(0.02, margin=margin)
+    for samples in range(1600, 32000, 777):
+        assert abs(frames.num_frames(samples) - speech.output_lengths(samples)) <= 1
 
 
 def test_cmvn_is_over_the_utterance():
@@ -349,7 +380,12 @@ def test_commands_with_mfcc(tmp_path, corpus, capsys):
     kmeans_command.main(["--cuts", cuts, "--out", km, "--clusters", "12", "--frame-shift", "0.02"])
     label_command.main(["--cuts", cuts, "--kmeans", km, "--out", out])
     assert [row["id"] for row in map(json.loads, open(f"{out}/skipped.jsonl", encoding="utf-8"))] == ["gone"]
-    assert KMeans.load(km).meta["features"] == {"kind": "mfcc", "frame_shift": 0.02, "cmvn": False}
+    assert KMeans.load(km).meta["features"] == {
+        "kind": "mfcc",
+        "frame_shift": 0.02,
+        "cmvn": False,
+        "margin": 0,
+    }
     recipe = json.loads(Path(out, "recipe.json").read_text(encoding="utf-8"))
     assert [codebook["num_clusters"] for codebook in recipe["kmeans"]] == [12]
     assert recipe["summary"]["num_cuts"] == 10

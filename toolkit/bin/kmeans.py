@@ -53,6 +53,14 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--cmvn", action="store_true", help="MFCC: zero mean, unit variance over each utterance")
     top.add_argument(
+        "--margin",
+        type=int,
+        default=0,
+        metavar="N",
+        help="MFCC: frames of 10 ms left out at both ends, so that labels stand where the frames of an encoder do: 1 "
+        "for the waveform front end, 4 for Zipformer on filter banks (default: 0)",
+    )
+    top.add_argument(
         "--portion", type=float, default=1.0, metavar="P", help="share of the cuts to draw (default: all)"
     )
     top.add_argument(
@@ -121,10 +129,11 @@ def read_recipe(args: argparse.Namespace) -> dict[str, Any]:
 
     if (args.model is None) != (args.layer is None):
         raise UserError("command line: found one of --model and --layer, expected both or none")
-    if args.model is not None and args.cmvn:
-        raise UserError("command line: found --cmvn and --model, expected one; --cmvn is for MFCC")
+    for name in ("cmvn", "margin"):
+        if args.model is not None and getattr(args, name):
+            raise UserError(f"command line: found --{name} and --model, expected one; --{name} is for MFCC")
     if args.model is None:
-        return mfcc_recipe(0.02 if args.frame_shift is None else args.frame_shift, args.cmvn)
+        return mfcc_recipe(0.02 if args.frame_shift is None else args.frame_shift, args.cmvn, args.margin)
     own = toolkit.load(args.model).speech.frame_shift
     return model_recipe(args.model, args.layer, own if args.frame_shift is None else args.frame_shift)
 

@@ -5,7 +5,9 @@ Dimension legend: S samples, T frames, D features a frame.
 Time: with a frame shift of k * 10 ms and F frames of 10 ms in an utterance, there are T = ceil(F / k) frames,
 and frame i is centred on the 10 ms frame k * i, as in an encoder that subsamples by k. MFCC are averaged over
 the 10 ms frames from k * i - k // 2 to k * i + k // 2; a model's frames likewise, if a larger shift than its
-own is asked for.
+own is asked for. With a margin of m, the first m and last m frames of 10 ms are left out before that: an encoder
+whose convolutions do not pad has fewer frames, the first of which is centred on the 10 ms frame m (m = 1 for the
+waveform front end, 4 for Zipformer's convolutions on filter banks).
 """
 
 import hashlib
@@ -56,22 +58,29 @@ class MfccFrames:
     speaker and the channel, and of the words, too, where utterances are very short. HuBERT does without.
 
     Raises:
-        UserError: a frame shift that is no multiple of 10 ms.
+        UserError: a frame shift that is no multiple of 10 ms, or a negative margin.
     """
 
-    def __init__(self, frame_shift: float, cmvn: bool = False, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, frame_shift: float, cmvn: bool = False, margin: int = 0, device: str | torch.device = "cpu"
+    ) -> None:
+        if margin < 0:
+            raise UserError(f"margin: found {margin}, expected 0 or more frames of 10 ms")
         self.mfcc = Mfcc().to(device)
         self.cmvn = cmvn
+        self.margin = margin
         self.step = multiple(frame_shift, self.mfcc.frame_shift)
 
     def num_frames(self, samples: int) -> int:
-        return -(-self.mfcc.config.num_frames(samples) // self.step)
+        frames = self.mfcc.config.num_frames(samples) - 2 * self.margin
+        return max(0, -(-frames // self.step))
 
     @torch.inference_mode()
     def __call__(self, utterances: list[Tensor]) -> list[Tensor]:
         features, lengths = self.mfcc(*_batch(utterances, self.mfcc.window.device))
         rows = [row[:length] for row, length in zip(features, lengths.tolist(), strict=True)]
-        return [average(standardize(row) if self.cmvn else row, self.step) for row in rows]
+        rows = [standardize(row) if self.cmvn else row for row in rows]
+        return [average(row[self.margin : len(row) - self.margin], self.step) for row in rows]
 
 
 class ModelFrames:
@@ -128,9 +137,9 @@ def multiple(frame_shift: float, unit: float) -> int:
     return step
 
 
-def mfcc_recipe(frame_shift: float, cmvn: bool = False) -> dict[str, Any]:
+def mfcc_recipe(frame_shift: float, cmvn: bool = False, margin: int = 0) -> dict[str, Any]:
     """What `build` needs for MFCC, as JSON."""
-    return {"kind": "mfcc", "frame_shift": frame_shift, "cmvn": cmvn}
+    return {"kind": "mfcc", "frame_shift": frame_shift, "cmvn": cmvn, "margin": margin}
 
 
 def model_recipe(folder: str | Path, layer: int, frame_shift: float) -> dict[str, Any]:
@@ -160,7 +169,7 @@ def build(
         UserError: the model is missing, or is not the one of the recipe any more.
     """
     if recipe["kind"] == "mfcc":
-        return MfccFrames(recipe["frame_shift"], recipe["cmvn"], device)
+        return MfccFrames(recipe["frame_shift"], recipe["cmvn"], recipe["margin"], device)
     weights = Path(recipe["model"]) / "model.safetensors"
     if digest(weights) != recipe["sha256"]:
         raise UserError(f"{weights}: another model than the one that was clustered, expected that one")
