@@ -103,7 +103,8 @@ class SslTask(Task):
             if frames < span:
                 return f"too short: {frames} frames, and a masked span has {span} (objective.mask.span)"
             if self.uses_labels:
-                labels[id(cut)] = self._labels(cut)
+                # A crop has labels up to its very end, where an encoder whose convolutions do not pad has no frames.
+                labels[id(cut)] = self._labels(cut)[: frames + MAX_DIFFERENCE]
                 return self._beyond_the_end(cut) or wrong_number(labels[id(cut)], frames)
             return None
 
