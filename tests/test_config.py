@@ -214,7 +214,7 @@ def test_differences():
 
 SURFACE = {
     "ssl": "task seed data crop_seconds speech objective view init optim train",
-    "asr": "task seed data tokenizer speech init mask spec_augment head_dropout optim train",
+    "asr": "task seed data tokenizer speech init mask channel_mask spec_augment head_dropout optim train",
     "speaker": "task seed data speed_speakers crop_seconds speech init head margin optim train",
     "diarization": "task seed data chunk_seconds speech init head optim train",
 }
@@ -233,6 +233,7 @@ SECTIONS = {
 MASK = "kind prob span other min_spans no_overlap min_space inverse adjust"
 OWN_SECTIONS = {
     ("asr", "mask"): MASK,
+    ("asr", "channel_mask"): MASK,
     ("ssl", "objective.mask"): MASK,
     ("ssl", "objective"): "name num_classes mask head final_dim temperature masked_weight unmasked_weight "
     "feature_penalty",

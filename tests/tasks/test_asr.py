@@ -107,6 +107,24 @@ def test_masks_only_in_training(cuts, tmp_path):
     assert not make(tmp_path)[1].speech.encoder.mask_embedding.requires_grad
 
 
+def test_channels_are_zeroed_only_in_training_and_the_same_alone(cuts, tmp_path):
+    task, model = make(tmp_path, channel_mask={"prob": 0.5, "span": 8})
+    batch = task.collate(cuts, random.Random(0))
+    seen = []
+    model.speech.register_forward_hook(lambda speech, inputs, output: seen.append(output.latents))
+    with torch.no_grad():
+        plain = task.loss(model.eval(), batch)[0]
+        changed = task.loss(model.train(), batch)[0]
+        assert plain != changed
+        alone = sum(task.loss(model, rows(batch, index))[0] for index in range(len(batch.seeds)))
+    torch.testing.assert_close(alone, changed)
+    zeroed = (seen[1] == 0).all(dim=1)
+    assert (
+        set(zeroed.sum(1).tolist()) <= set(range(8, 17)) and len({tuple(row.tolist()) for row in zeroed}) > 1
+    )
+    torch.testing.assert_close(seen[1], seen[0].masked_fill(zeroed[:, None], 0.0))
+
+
 def test_spec_augment_only_in_training_and_the_same_alone(cuts, tmp_path):
     task, model = make(tmp_path, spec_augment={"prob": 1.0, "time_warp": 5})
     batch = task.collate(cuts, random.Random(0))

@@ -33,7 +33,8 @@ class CtcModel(SpeechModel):
         lengths: Tensor,
         mask: Tensor | None = None,
         augment: Augment | None = None,
+        channels: Tensor | None = None,
     ) -> CtcOutput:
         """(B, S) samples and (B,) lengths to log-probabilities; the rest is as in `SpeechEncoder.forward`."""
-        output = self.speech(waveforms, lengths, mask, augment)
+        output = self.speech(waveforms, lengths, mask, augment, channels)
         return CtcOutput(self.head(output.frames).float().log_softmax(dim=-1), output.lengths)

@@ -89,6 +89,7 @@ class SpeechEncoder(nn.Module):
         lengths: Tensor,
         mask: Tensor | None = None,
         augment: Augment | None = None,
+        channels: Tensor | None = None,
     ) -> EncoderOutput:
         """Encodes a padded batch.
 
@@ -98,11 +99,14 @@ class SpeechEncoder(nn.Module):
             mask: (B, T') bool, True where a latent frame is replaced by the learned mask embedding; or (B * M, T') for
                 M masks an utterance, those of one utterance in a row: then the output has B * M rows.
             augment: what is done to the features before the encoder sees them.
+            channels: (B, E) bool, True where a dimension of an utterance's latents is zeroed, in all frames.
         """
         features, feature_lengths = self.frontend(waveforms, lengths)
         if augment is not None:
             features = augment(features, feature_lengths)
         latents, latent_lengths = self.encoder.embed(features, feature_lengths)
+        if channels is not None:
+            latents = latents.masked_fill(channels[:, None], 0.0)
         masks = 1 if mask is None else len(mask) // len(latents)
         repeated = latents, latent_lengths
         if masks > 1:

@@ -16,7 +16,7 @@ from toolkit.models.asr import CtcModel
 from toolkit.models.base import Augment, SpeechConfig, SpeechEncoder
 from toolkit.nn.specaugment import SpecAugment, SpecAugmentConfig
 from toolkit.optim.build import OptimConfig
-from toolkit.ssl.masking import MaskConfig, draw_mask, uniform
+from toolkit.ssl.masking import MaskConfig, draw_mask, split, uniform
 from toolkit.tasks.base import DataConfig, InitConfig, Task, inner
 from toolkit.text.tokenizer import TokenizerConfig, learn_tokenizer, load_tokenizer
 from toolkit.train.config import TrainConfig
@@ -40,6 +40,8 @@ class AsrConfig:
     """The pretrained encoder."""
     mask: MaskConfig = field(default_factory=lambda: MaskConfig(prob=0.0, min_spans=0))
     """Which latent frames are hidden in training, as in pretraining."""
+    channel_mask: MaskConfig = field(default_factory=lambda: MaskConfig(prob=0.0, span=64, min_spans=0))
+    """Which dimensions of the latents are zeroed in training, for the whole of an utterance (wav2vec 2.0)."""
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     """What is hidden of the features in training."""
     head_dropout: float = 0.1
@@ -85,7 +87,8 @@ class AsrTask(Task):
 
     def loss(self, model: torch.nn.Module, batch: AsrBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """CTC loss summed over utterances, per token; "too_long" counts transcripts that do not fit their audio."""
-        output = model(batch.waveforms, batch.lengths, self._mask(model, batch), self._augment(model, batch))
+        hidden = self._mask(model, batch), self._augment(model, batch), self._channels(model, batch)
+        output = model(batch.waveforms, batch.lengths, *hidden)
         loss, fits = ctc_loss(output.log_probs, output.lengths, batch.tokens, batch.token_lengths)
         tokens = (batch.token_lengths * fits).sum()
         return loss.sum(), {"too_long": (~fits).sum()}, tokens
@@ -96,6 +99,13 @@ class AsrTask(Task):
         speech = inner(model).speech
         frames = speech.latent_lengths(batch.waveforms.shape[1])
         return draw_mask(self.config.mask, speech.latent_lengths(batch.lengths), frames, batch.seeds)
+
+    def _channels(self, model: torch.nn.Module, batch: AsrBatch) -> Tensor | None:
+        if not (model.training and self.config.channel_mask.prob):
+            return None
+        dim = inner(model).speech.latent_dim
+        seeds = split(batch.seeds, 1)[:, 0]
+        return draw_mask(self.config.channel_mask, torch.full_like(seeds, dim), dim, seeds)
 
     def _augment(self, model: torch.nn.Module, batch: AsrBatch) -> Augment | None:
         if not (model.training and self.config.spec_augment.prob):
