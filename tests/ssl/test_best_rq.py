@@ -95,10 +95,19 @@ def test_a_target_describes_the_audio_of_its_frame(subsampling, monkeypatch):
         assert change[0].norm(dim=-1).argmax() == frame
 
 
-def test_a_target_of_a_waveform_encoder_lies_within_what_its_frame_sees():
-    objective = make()
-    # Frame 0 sees samples 0 to 400; two features are centred at 80 and 240.
-    assert (objective.stacked, objective.start) == (2, 0)
+@pytest.mark.parametrize(
+    ("latent_lengths", "start"),
+    [
+        # Convolutions on samples: frame 0 sees 0 to 400, features 0 and 1 are centred at 80 and 240.
+        (lambda samples: (samples - 400) // 320 + 1, 0),
+        # Convolutions on features without padding: frame 0 sees 0 to 8, of which 4 is the middle.
+        (lambda samples: (max((samples + 80) // 160, 9) - 7) // 2, 3),
+    ],
+)
+def test_targets_of_encoders_that_do_not_pad(latent_lengths, start):
+    speech = SimpleNamespace(dim=6, frame_shift=0.02, latent_lengths=latent_lengths)
+    objective = BestRqObjective(BestRqConfig(), speech)
+    assert (objective.stacked, objective.start) == (2, start)
 
 
 def test_targets_are_projected_features_of_the_utterance():

@@ -6,6 +6,7 @@ D encoder width, C codebooks, V entries of each, Q width of an entry, R masked f
 """
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -73,10 +74,10 @@ class BestRqObjective(Objective):
                 f"objective.name: best_rq needs an encoder with frames at a multiple of {self.fbank.frame_shift} s, "
                 f"found {speech.frame_shift} s"
             )
-        # Half of the least audio that gives a frame is the middle of the first; the stack is centred there.
-        rate, shift = self.fbank.config.sample_rate, self.fbank.config.window_shift
-        middle = bisect_left(range(rate), 1, key=speech.latent_lengths) / 2
-        self.start = round(middle / shift - self.stacked / 2)
+        middle = first_middle(
+            speech.latent_lengths, round(speech.frame_shift * self.fbank.config.sample_rate)
+        )
+        self.start = round(middle / self.fbank.config.window_shift - self.stacked / 2)
         self.quantizer = RandomQuantizer(
             self.stacked * config.num_mel_bins,
             config.codebooks,
@@ -163,6 +164,21 @@ class RandomQuantizer(nn.Module):
                 # Entries have length 1: the nearest to a direction is the one of the largest product.
                 nearest.append((chunk @ self.codebooks.mT).argmax(dim=-1))
         return torch.cat(nearest, dim=1).T
+
+
+def first_middle(latent_lengths: Callable[[int], int], shift: int) -> float:
+    """The sample on which an encoder's first frame is centred, by the least audio that gives a number of frames.
+
+    An encoder may see more than that audio, by padding, but as much on either side.
+
+    Args:
+        latent_lengths: frames for a number of samples.
+        shift: samples from one frame to the next.
+    """
+    # Several frames, as some encoders give one frame for next to nothing.
+    frames = 10
+    least = bisect_left(range(2 * frames * shift), frames, key=latent_lengths)
+    return (least - (frames - 1) * shift) / 2
 
 
 def standardize(features: Tensor, lengths: Tensor) -> Tensor:
