@@ -1,4 +1,4 @@
-"""The commands that help texts and the README show can be copied: each is understood by its own parser."""
+"""The commands that help texts and documents show can be copied: each is understood by its own parser."""
 
 import argparse
 import re
@@ -48,14 +48,15 @@ def help_examples() -> Iterator[str]:
                     yield line.strip()
 
 
-def readme_examples() -> Iterator[str]:
-    """The commands of the toolkit among the README's blocks for a shell."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        yield from (line.strip() for line in joined(block) if "toolkit.bin" in line)
+def document_examples() -> Iterator[str]:
+    """The commands of the toolkit among the documents' blocks for a shell."""
+    for name in ("README.md", "docs/pretrained.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            yield from (line.strip() for line in joined(block) if "toolkit.bin" in line)
 
 
-@pytest.mark.parametrize("example", [*help_examples(), *readme_examples()])
+@pytest.mark.parametrize("example", [*help_examples(), *document_examples()])
 def test_example(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     found = COMMAND.fullmatch(example)
