@@ -1,0 +1,106 @@
+"""Swoosh activations: values, exact derivatives, and what is kept for backward."""
+
+import pytest
+import torch
+
+from toolkit.nn.biasnorm import BiasNorm
+from toolkit.nn.swoosh import SwooshLinear, swoosh_l, swoosh_r
+
+DEFINITIONS = {
+    "left": lambda x: torch.logaddexp(torch.zeros(()).to(x), x - 4) - 0.08 * x - 0.035,
+    "right": lambda x: torch.logaddexp(torch.zeros(()).to(x), x - 1) - 0.08 * x - 0.313261687,
+}
+FUNCTIONS = {"left": swoosh_l, "right": swoosh_r}
+
+
+@pytest.mark.parametrize("kind", ["left", "right"])
+def test_values_and_derivatives(kind):
+    x = torch.linspace(-30, 30, 1001, requires_grad=True)
+    twin = x.detach().double().requires_grad_()
+    y, expected = FUNCTIONS[kind](x), DEFINITIONS[kind](twin)
+    torch.testing.assert_close(y.double(), expected, atol=1e-5, rtol=1e-6)
+    (3 * y).sum().backward()
+    (3 * expected).sum().backward()
+    torch.testing.assert_close(x.grad.double(), twin.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_swoosh_r_is_zero_at_zero():
+    assert abs(float(swoosh_r(torch.zeros(1)))) < 1e-6
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", ["left", "right"])
+def test_the_linear_layer_is_what_its_parts_are(kind, masked):
+    torch.manual_seed(0)
+    layer = SwooshLinear(6, 4, kind)
+    x = (3 * torch.randn(2, 5, 6)).requires_grad_()
+    keep = (torch.rand(2, 1, 6) > 0.3) / 0.7 if masked else None
+    parameters = [x, layer.weight, layer.bias]
+    active = DEFINITIONS[kind](x)
+    expected = torch.nn.functional.linear(active * keep if masked else active, layer.weight, layer.bias)
+    outer = torch.randn(2, 5, 4)
+    wanted = torch.autograd.grad(expected, parameters, outer)
+    found = layer(x, keep)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    for mine, theirs in zip(torch.autograd.grad(found, parameters, outer), wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+
+
+def kept(function, *arguments):
+    """The tensors that backward will need, but for parameters."""
+    seen = {}
+
+    def pack(tensor):
+        if not isinstance(tensor, torch.nn.Parameter):
+            seen[tensor.untyped_storage().data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        function(*arguments)
+    return sorted(seen.values())
+
+
+def test_little_is_kept():
+    x = torch.randn(2, 50, 6, requires_grad=True)
+    assert kept(swoosh_l, x) == [x.numel()]
+    assert kept(SwooshLinear(6, 4, "left"), x) == [x.numel()]
+    norm = BiasNorm(6).eval()
+    assert kept(norm, x) == [100, x.numel()]
+
+
+def test_bias_norm_in_double_precision():
+    torch.manual_seed(0)
+    norm = BiasNorm(5).eval()
+    x = torch.randn(3, 4, 5, requires_grad=True)
+    with torch.no_grad():
+        norm.bias.normal_()
+        norm.log_scale.fill_(0.3)
+    parameters = [x, norm.bias, norm.log_scale]
+    doubles = [parameter.detach().double().requires_grad_() for parameter in parameters]
+    point, bias, log_scale = doubles
+    expected = point * log_scale.exp() / (point - bias).square().mean(-1, keepdim=True).sqrt()
+    found = norm(x)
+    torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-5)
+    outer = torch.randn(3, 4, 5)
+    wanted = torch.autograd.grad(expected, doubles, outer.double())
+    for mine, theirs in zip(torch.autograd.grad(found, parameters, outer), wanted, strict=True):
+        torch.testing.assert_close(mine.double(), theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_a_frame_that_equals_the_bias_stays_finite():
+    norm = BiasNorm(4)
+    x = norm.bias.detach().clone()[None].requires_grad_()
+    norm(x).sum().backward()
+    assert x.grad.isfinite().all() and norm.bias.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("module", [SwooshLinear(6, 4, "right"), BiasNorm(6)], ids=["swoosh", "norm"])
+def test_half_precision(module):
+    x = torch.randn(2, 50, 6)
+    expected = module(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = module(x.bfloat16().requires_grad_())
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), expected, atol=0.1, rtol=0.05)
+    y.sum().backward()
+    assert all(parameter.grad.dtype == torch.float32 for parameter in module.parameters())
