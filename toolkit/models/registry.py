@@ -3,6 +3,7 @@
 from toolkit.models.branchformer import BranchformerEncoder, EBranchformerEncoder
 from toolkit.models.conformer import ConformerEncoder
 from toolkit.models.frontend import FbankFrontend
+from toolkit.models.transformer import TransformerEncoder
 from toolkit.models.waveform import WaveformFrontend
 from toolkit.models.zipformer.encoder import ZipformerEncoder
 
@@ -10,6 +11,7 @@ FRONTENDS = {"fbank": FbankFrontend, "waveform": WaveformFrontend}
 
 ENCODERS = {
     "conformer": ConformerEncoder,
+    "transformer": TransformerEncoder,
     "zipformer": ZipformerEncoder,
     "branchformer": BranchformerEncoder,
     "e_branchformer": EBranchformerEncoder,

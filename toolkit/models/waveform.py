@@ -31,7 +31,7 @@ class WaveformFrontendConfig:
     strides: list[int] = field(default_factory=lambda: [5, 2, 2, 2, 2, 2, 2])
     """Stride of each convolution; their product is the number of samples from one frame to the next."""
     norm: Literal["group", "layer"] = "group"
-    """group: each channel of the first convolution over the utterance's time; layer: every frame of every convolution."""
+    """group: each channel of the first convolution over time; layer: every frame of every convolution."""
     bias: bool = False
     """Whether the convolutions have a bias."""
     normalize: bool = True

@@ -2,9 +2,9 @@
 
 Dimensions: B batch, S samples, T input frames, N output frames, I input channels, O output channels, K kernel size.
 
-A window that starts every `stride` frames is a row of a matrix whose rows overlap in memory. Cut into pieces of `stride`
-taps the rows no longer overlap, so each piece is a matrix product on the input as it lies there: nothing is copied or
-transposed, and norms and linear layers find channels last.
+A window that starts every `stride` frames is a row of a matrix whose rows overlap in memory. Cut into pieces of
+`stride` taps the rows no longer overlap, so each piece is a matrix product on the input as it lies there: nothing is
+copied or transposed, and norms and linear layers find channels last.
 """
 
 import torch

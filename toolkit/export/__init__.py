@@ -1,0 +1,1 @@
+"""Writers of pretrained encoders for other programs."""

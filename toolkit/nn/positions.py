@@ -1,0 +1,97 @@
+"""Positions for Transformers: convolutions over the frames, and biases by relative distance.
+
+Dimensions: B batch, T frames, D model width, K kernel size, G groups, H heads, C width of a head, N buckets.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv1d, gelu, layer_norm
+
+
+class ConvPositions(nn.Module):
+    """A wide grouped convolution, weight-normed over each of its taps (wav2vec 2.0, arXiv 2006.11477, section 2).
+
+    An even kernel looks one frame further back than ahead.
+    """
+
+    def __init__(self, dim: int, kernel_size: int, groups: int, dropout: float) -> None:
+        super().__init__()
+        self.groups = groups
+        self.direction = nn.Parameter(torch.empty(dim, dim // groups, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        nn.init.normal_(self.direction, std=math.sqrt(4 * (1 - dropout) / (kernel_size * dim)))
+        self.scale = nn.Parameter(self.direction.detach().norm(dim=(0, 1), keepdim=True))
+
+    def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
+        """(B, T, D), zero where `valid` (B, T) is not, to what is to be added to it."""
+        weight = self.scale * (self.direction / self.direction.norm(dim=(0, 1), keepdim=True))
+        return gelu(convolve(x, weight, self.bias, self.groups))
+
+
+class StackedConvPositions(nn.Module):
+    """Several narrower convolutions, each followed by a norm and GELU (data2vec, arXiv 2202.03555)."""
+
+    def __init__(self, dim: int, kernel_size: int, groups: int, num_layers: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv1d(dim, dim, kernel_size, groups=groups) for _ in range(num_layers))
+
+    def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
+        """(B, T, D) and (B, T) bool, None if all are valid, to what is to be added."""
+        for conv in self.convs:
+            if valid is not None:
+                x = x.masked_fill(~valid[:, :, None], 0.0)
+            x = convolve(x, conv.weight, conv.bias, conv.groups)
+            x = gelu(layer_norm(x, x.shape[2:]))
+        return x
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    """A convolution over the frames of (B, T, D) with weights (D, D / G, K), zeros around it, to (B, T, D)."""
+    size = weight.shape[2]
+    y = conv1d(x.transpose(1, 2), weight, bias, padding=size // 2, groups=groups)
+    return y[:, :, : x.shape[1]].transpose(1, 2)
+
+
+class RelativeBias(nn.Module):
+    """A learned number for each head and bucket of distances (WavLM, arXiv 2110.13900, section III.B)."""
+
+    def __init__(self, num_heads: int, num_buckets: int, max_distance: int) -> None:
+        super().__init__()
+        self.num_buckets, self.max_distance = num_buckets, max_distance
+        self.embedding = nn.Embedding(num_buckets, num_heads)
+
+    def forward(self, frames: int) -> Tensor:
+        """(H, T, T): for each query (second) and key (third)."""
+        weight = self.embedding.weight
+        distances = torch.arange(1 - frames, frames, device=weight.device)
+        table = self.embedding(self.bucket(distances)).t()
+        # Row i of the windows holds distances i - T + 1 to i: that of query T - 1 - i.
+        return table.unfold(1, frames, 1).flip(1)
+
+    def bucket(self, distances: Tensor) -> Tensor:
+        """One bucket for each small distance, then ever wider ones up to the last; half of them for keys ahead."""
+        half = self.num_buckets // 2
+        exact = half // 2
+        far = distances.abs()
+        wide = torch.log(far.float() / exact) / math.log(self.max_distance / exact) * (half - exact)
+        wide = (exact + wide.clamp(min=0)).long().clamp(max=half - 1)
+        return (distances > 0) * half + torch.where(far < exact, far, wide)
+
+
+class BiasGate(nn.Module):
+    """Scales the relative bias by what a query holds (WavLM, arXiv 2110.13900, equations 4 to 7)."""
+
+    def __init__(self, num_heads: int, head_width: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.project = nn.Linear(head_width, 8)
+        self.constant = nn.Parameter(torch.ones(1, num_heads, 1, 1))
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """Inputs of the attention (B, T, D) and the bias (H, T, T) to (B, H, T, T)."""
+        queries = x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
+        gates = self.project(queries).view(*queries.shape[:3], 2, 4).sum(-1).sigmoid()
+        update, reset = gates.split(1, dim=-1)
+        return (update * (reset * self.constant - 1.0) + 2.0) * bias
