@@ -33,6 +33,16 @@ STACKED = {
     "pos_head_dims": [2],
     "pos_dim": 8,
 }
+TRANSFORMER = {
+    "dim": 8,
+    "num_layers": 2,
+    "num_heads": 2,
+    "feed_forward_dim": 12,
+    "position_kernel": 8,
+    "position_groups": 2,
+}
+WAVLM = TRANSFORMER | {"bias_buckets": 8, "bias_distance": 20, "norm_first": True}
+DATA2VEC = TRANSFORMER | {"positions": "conv_stack", "position_layers": 2, "position_kernel": 5}
 CAUSAL = {"causal": True, "chunk_size": 8, "left_context": 16, "chunk_sizes": [8], "left_contexts": [16]}
 
 
@@ -49,6 +59,7 @@ SMALL = {
     "conformer": layered(feed_forward_dim=12),
     "branchformer": layered(gating_dim=12),
     "e_branchformer": layered(gating_dim=12, merge_kernel_size=3, feed_forward_dim=12),
+    "transformer": {"fbank": [WAVLM, DATA2VEC], "waveform": [TRANSFORMER]},
     "zipformer": {
         "fbank": [STACKED, STACKED | CAUSAL],
         "waveform": [STACKED | {"embed": "linear", "output_downsampling": 1}],
@@ -80,7 +91,7 @@ def make(case):
     with torch.no_grad():
         # Off the initial values, so that no zero or one hides a mistake.
         for parameter in speech.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
+            parameter.add_(0.1 * torch.randn_like(parameter))
     return speech.eval()
 
 
@@ -119,7 +130,7 @@ batches = given(
 
 
 @each_case
-@settings(max_examples=10)
+@settings(max_examples=15)
 @batches
 def test_outputs_are_an_utterances_own(case, lengths, extra, masked, seed):
     speech = make(case)
@@ -147,7 +158,7 @@ def test_outputs_are_an_utterances_own(case, lengths, extra, masked, seed):
 
 
 @each_case
-@settings(max_examples=3)
+@settings(max_examples=4)
 @batches
 def test_gradients_are_an_utterances_own(case, lengths, extra, masked, seed):
     speech = make(case)
