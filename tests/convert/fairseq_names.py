@@ -42,7 +42,9 @@ def model_of(kind: str, large: bool) -> nn.Module:
 
     pair = {"hubert": "Hubert", "wav2vec2": "Wav2Vec2", "wavlm": "WavLM", "data2vec": "Data2VecAudio"}[kind]
     size = {} if kind == "data2vec" else {"num_conv_pos_embeddings": 4}
-    shape = {"do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True} if large else {}
+    shape = {"conv_bias": True} if large else {}
+    if large and kind != "data2vec":
+        shape |= {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}
     config = getattr(transformers, f"{pair}Config")(**SIZES, **size, **shape)
     torch.manual_seed(2)
     model = getattr(transformers, f"{pair}Model")(config).eval()

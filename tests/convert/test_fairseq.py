@@ -6,9 +6,13 @@ import pytest
 import torch
 
 from tests.convert.fairseq_names import LAYERS, fairseq_state, heads, model_of, namespace, options
-from toolkit.convert.fairseq import fairseq_options, to_hf
+from toolkit.config import build
+from toolkit.convert.fairseq import fairseq_options, read_fairseq, to_hf
 from toolkit.convert.safe import read_checkpoint
 from toolkit.errors import UserError
+from toolkit.models.base import SpeechConfig, SpeechEncoder
+
+pytest.importorskip("transformers")
 
 KINDS = ["hubert", "wavlm", "data2vec"]
 
@@ -71,6 +75,23 @@ def test_the_encoder_inside_a_recogniser():
     assert set(state) == set(model.state_dict()) and left_out == list(own)
 
 
+@pytest.mark.parametrize("large", [False, True], ids=["base", "large"])
+@pytest.mark.parametrize("kind", [*KINDS, "wav2vec2"])
+def test_converted_models_compute_the_same(kind, large):
+    model = model_of(kind, large)
+    speech, weights, _ = read_fairseq(fairseq_state(model), {**options(model), "normalize": large})
+    ours = SpeechEncoder(build(SpeechConfig, speech, "test")).eval()
+    ours.load_state_dict(weights)
+    waveforms = torch.randn(2, 900)
+    found = ours(waveforms, torch.tensor([900, 900]))
+    if large:
+        waveforms = torch.nn.functional.layer_norm(waveforms, (900,), eps=1e-7)
+    expected = model(waveforms, output_hidden_states=True)
+    torch.testing.assert_close(found.frames, expected.last_hidden_state, atol=1e-4, rtol=1e-4)
+    for one, other in zip(found.layers[:-1], expected.hidden_states[:-1], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
 def changed(**changes):
     return {**options(model_of("hubert", False)), **changes}
 
@@ -99,6 +120,9 @@ def test_options_that_do_not_fit(given, message):
 
 
 def test_other_models():
+    model = model_of("data2vec", False)
+    with pytest.raises(UserError, match="layer_norm_first: found True, expected False for data2vec"):
+        to_hf(fairseq_state(model), {**options(model), "layer_norm_first": True})
     with pytest.raises(
         UserError, match=r"found no encoder.layers.0.fc1.weight .*expected HuBERT, wav2vec 2.0"
     ):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from toolkit.convert.conv_layers import USUAL_LAYERS, parse_layers
 from toolkit.convert.converted import Converted
+from toolkit.convert.hf import from_hf
 from toolkit.convert.safe import plain
 from toolkit.errors import UserError
 
@@ -66,10 +67,8 @@ def read_fairseq(state: dict[str, Tensor], options: dict[str, Any]) -> Converted
     Raises:
         UserError: another model, or options that do not fit its shapes.
     """
-    from toolkit.convert.hf import from_hf
-
     config, tensors, left_out = to_hf(state, options)
-    converted = from_hf(config, tensors)
+    converted = from_hf(config, tensors, "checkpoint")
     return converted._replace(left_out=left_out + converted.left_out)
 
 
@@ -167,6 +166,8 @@ def _config(tensors: dict[str, Tensor], options: dict[str, Any]) -> dict[str, An
         **_positions(tensors, hidden),
         **{theirs: options[name] for name, theirs in SETTINGS.items() if name in options},
     }
+    if config["model_type"] == "data2vec-audio" and config["do_stable_layer_norm"]:
+        raise UserError("layer_norm_first: found True, expected False for data2vec audio")
     if config["model_type"] == "wavlm":
         buckets = len(tensors["encoder.layers.0.attention.rel_attn_embed.weight"])
         config |= {"num_buckets": buckets, "max_bucket_distance": options.get("max_distance", 800)}
