@@ -98,7 +98,7 @@ def read_icefall(state: State, settings: dict[str, Any]) -> Converted:
     for name, tensor in state.items():
         if name.startswith(learned):
             continue
-        ours = _name(name, prefix, base)
+        ours = _name(name, prefix, base, len(tensor) if tensor.ndim else 0)
         if ours is None:
             left_out.append(name)
         else:
@@ -121,8 +121,8 @@ def read_icefall(state: State, settings: dict[str, Any]) -> Converted:
     return Converted({"frontend": frontend, "encoder": encoder}, weights, left_out)
 
 
-def _name(name: str, prefix: str, base: str) -> str | None:
-    """The name within our encoder; None if it has no place there."""
+def _name(name: str, prefix: str, base: str, size: int) -> str | None:
+    """The name within our encoder of a weight with so many rows; None if it has no place there."""
     for theirs, ours in (("layer_norm", "embed_norm"), ("post_extract_proj", "project")):
         for kind in ("weight", "bias"):
             if name == f"{base}{theirs}.{kind}":
@@ -135,7 +135,8 @@ def _name(name: str, prefix: str, base: str) -> str | None:
         return None
     inner = name.removeprefix(prefix)
     if inner == "downsample_output.bias":
-        return "downsample_output.logits"
+        # One frame out of one needs no weight.
+        return "downsample_output.logits" if size > 1 else None
     if match := LAYER.fullmatch(inner):
         return _renamed(match[3], MODULES, f"stacks.{match[1]}.layers.{match[2]}.")
     if match := re.fullmatch(r"encoders\.(\d+)\.(?:(downsample\.bias)|out_combiner\.bypass_scale)", inner):

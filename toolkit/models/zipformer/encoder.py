@@ -56,7 +56,8 @@ class ZipformerEncoder(nn.Module, Clocked):
             Stack(sizes, config.pos_dim, config.causal, self.dropout, ((i + 1) * step, (i + 2) * step))
             for i, sizes in enumerate(config.stacks)
         )
-        self.downsample_output = Downsample(config.output_downsampling)
+        factor = config.output_downsampling
+        self.downsample_output = Downsample(factor) if factor > 1 else None
         for module in self.modules():
             if isinstance(module, Clocked):
                 module.updates_scale = config.updates_scale
@@ -84,10 +85,14 @@ class ZipformerEncoder(nn.Module, Clocked):
         size = self._output_length(frames)
 
         def resample(output: Tensor) -> Tensor:
-            return fit_channels(self.downsample_output(output, lengths)[:, :size], self.dim)
+            return fit_channels(self.at_output_rate(output, lengths)[:, :size], self.dim)
 
-        last = self.downsample_output(highest_channels(outputs[1:]), lengths)[:, :size]
+        last = self.at_output_rate(highest_channels(outputs[1:]), lengths)[:, :size]
         return EncoderOutput(last, self._output_length(lengths), LazyLayers(outputs, resample))
+
+    def at_output_rate(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T', C) frames of a stack, and (B,) how many are valid, to (B, T, C)."""
+        return x if self.downsample_output is None else self.downsample_output(x, lengths)
 
     def latent_lengths(self, lengths: int | Tensor) -> int | Tensor:
         """Frames of the stacks for a number of feature frames, or for each of (B,) int64."""

@@ -35,14 +35,11 @@ class Downsample(nn.Module):
             (B, G, D), 0 past the ceil(length / R) frames that exist.
         """
         weights = self.logits.softmax(0)
-        if self.factor > 1:
-            # The last frame's weight is its own and that of all that would follow within the R frames.
-            rest = weights.flip(0).cumsum(0).flip(0)
-            last = torch.arange(x.shape[1], device=x.device) == lengths[:, None] - 1
-            groups = x.shape[1] // self.factor
-            full = torch.where(last, rest.repeat(groups), weights.repeat(groups))
-        else:
-            full = weights.expand(x.shape[:2])
+        # The last frame's weight is its own and that of all that would follow within the R frames.
+        rest = weights.flip(0).cumsum(0).flip(0)
+        last = torch.arange(x.shape[1], device=x.device) == lengths[:, None] - 1
+        groups = x.shape[1] // self.factor
+        full = torch.where(last, rest.repeat(groups), weights.repeat(groups))
         full = full * valid_mask(lengths, x.shape[1])
         grouped = full.view(-1, 1, self.factor).to(x.dtype) @ x.reshape(-1, self.factor, x.shape[2])
         return grouped.view(len(x), -1, x.shape[2])

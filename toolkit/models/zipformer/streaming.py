@@ -134,7 +134,7 @@ class ZipformerStream:
             x, new = stack.stream(fit_channels(x, sizes.dim), lengths, context, states)
             outputs.append(x)
             kept += new
-        frames = encoder.downsample_output(highest_channels(outputs[1:]), lengths)
+        frames = encoder.at_output_rate(highest_channels(outputs[1:]), lengths)
         new_lengths = (lengths + config.output_downsampling - 1) // config.output_downsampling
         return frames, new_lengths, StreamState(kept, embed, state.processed + lengths)
 
