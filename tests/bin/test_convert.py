@@ -132,7 +132,7 @@ def test_an_output_that_holds_something(tmp_path, state):
     out.mkdir()
     convert.main(["--from", "icefall", path, str(out), *SET])
     before = (out / "model.safetensors").read_bytes()
-    with pytest.raises(UserError, match="model: found config.yaml, model.safetensors, expected a new folder to write"):
+    with pytest.raises(UserError, match="model: found config.yaml, model.safetensors, expected a new folder"):
         convert.main(["--from", "icefall", path, str(out), *SET])
     assert (out / "model.safetensors").read_bytes() == before
     with pytest.raises(UserError, match="x.pt: found a file, expected a new folder to write"):

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+import toolkit
 from tests.convert.fairseq_names import model_of, namespace
 from tests.tasks.small import SMALLER_ENCODER
 from toolkit.bin import convert, export
@@ -86,8 +87,11 @@ def test_folders_that_are_none(tmp_path, folder):
         convert.main(["--from", "hf", str(tmp_path / "none"), out])
     with pytest.raises(UserError, match="model_type: found 'bert', expected one of"):
         convert.main(["--from", "hf", changed(folder, tmp_path / "bert", model_type="bert"), out])
-    with pytest.raises(UserError, match="weights"):
-        convert.main(["--from", "hf", changed(folder, tmp_path / "deep", num_hidden_layers=4), out])
+    deep = changed(folder, tmp_path / "deep", num_hidden_layers=4)
+    with pytest.raises(
+        UserError, match=r"deep: weights of another model: \d+ missing \(speech.encoder.layers.3"
+    ):
+        convert.main(["--from", "hf", deep, out])
     with pytest.raises(UserError, match="wavlm: found a folder, expected a checkpoint"):
         convert.main(["--from", "fairseq", str(folder), out])
     with pytest.raises(UserError, match="--set: found options, expected none with --from hf"):
@@ -101,3 +105,9 @@ def test_folders_that_are_none(tmp_path, folder):
     with pytest.raises(UserError, match="short: found no weights, expected model.safetensors or"):
         convert.main(["--from", "hf", copy, out])
     assert not (tmp_path / "out").exists()
+
+
+def test_missing_layers_may_be_allowed(tmp_path, folder):
+    deep = changed(folder, tmp_path / "deep", num_hidden_layers=4)
+    convert.main(["--from", "hf", deep, str(tmp_path / "out"), "--allow-missing"])
+    assert toolkit.load(tmp_path / "out").speech.num_layers == 4

@@ -27,8 +27,9 @@ and export. Heads, decoders and quantisers are left out. Checkpoints are read wi
 HEADS = (
     # icefall
     r"(decoder|joiner|ctc_output|simple_am_proj|simple_lm_proj|attention_decoder)\b.*",
-    # In every layer of its Zipformer, and never used.
+    # In every layer of its Zipformer, and never used; and the one weight of a downsampling by one.
     r"(.*\.)?encoders\.\d+\.(encoder\.)?layers\.\d+\.bypass_scale",
+    r"(.*\.)?downsample_output\.bias",
     # fairseq, and what icefall takes over from it
     r"(encoder\.)?(final_proj|label_embs_concat|quantizer|input_quantizer|target_glu)\b.*",
     r"(encoder\.)?(project_q|project_inp|_ema)\b.*",

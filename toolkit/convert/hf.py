@@ -51,7 +51,7 @@ def read_hf(folder: str | Path) -> Converted:
     Weights are read from model.safetensors or pytorch_model.bin, in one file or several with an index.
 
     Raises:
-        UserError: no such folder, another model, settings that our encoder does not have, or weights that do not fit.
+        UserError: no such folder, another model, damaged files, or settings that our encoder does not have.
     """
     folder = Path(folder)
     path = folder / "config.json"
@@ -65,7 +65,7 @@ def read_hf(folder: str | Path) -> Converted:
 
 
 def from_hf(settings: dict[str, Any], tensors: dict[str, Tensor], where: str = "config.json") -> Converted:
-    """The same from what the files hold.
+    """The same from what the files hold; weights that are not among them are not in the result either.
 
     Args:
         settings: of config.json, and `do_normalize` of preprocessor_config.json (True if it is not there).
@@ -78,7 +78,6 @@ def from_hf(settings: dict[str, Any], tensors: dict[str, Tensor], where: str = "
     speech = _speech(settings, where)
     names = {_plain(name): name for name in tensors}
     weights = {}
-    missing = []
     for ours, theirs in parameter_names(speech).items():
         if all(name in names for name in theirs):
             parts = [tensors[names.pop(name)].float() for name in theirs]
@@ -86,11 +85,6 @@ def from_hf(settings: dict[str, Any], tensors: dict[str, Tensor], where: str = "
         elif ours == "encoder.mask_embedding":
             # Models that mask nothing in training have none.
             weights[ours] = torch.zeros(speech.encoder.dim)
-        else:
-            missing += [name for name in theirs if name not in names]
-    if missing:
-        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise UserError(f"{where}: weights lack {len(missing)} of those that it describes: {shown}")
     return Converted(config.to_dict(speech), weights, sorted(names.values()))
 
 
