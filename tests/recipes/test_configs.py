@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import torch
 import yaml
 from lhotse import NumpyFilesWriter
 
@@ -11,7 +12,8 @@ from toolkit import config
 from toolkit.bin import train
 from toolkit.data.manifests import open_cuts, write_cuts
 from toolkit.data.synthetic import synthetic_cuts
-from toolkit.models.base import SpeechEncoder
+from toolkit.models.base import SpeechConfig, SpeechEncoder
+from toolkit.models.published import PUBLISHED
 from toolkit.tasks import TASKS, task_class
 
 
@@ -24,8 +26,28 @@ def configurations(root):
 def pytest_generate_tests(metafunc):
     if "configuration" in metafunc.fixturenames:
         root = metafunc.config.rootpath
-        paths = configurations(root)
-        metafunc.parametrize("configuration", paths, ids=[str(path.relative_to(root)) for path in paths])
+        rows = [
+            pytest.param(path, id=str(path.relative_to(root)), marks=[pytest.mark.slow] * is_large(path))
+            for path in configurations(root)
+        ]
+        metafunc.parametrize("configuration", rows)
+
+
+def load(path):
+    """The settings of a configuration."""
+    task = yaml.safe_load(path.read_text(encoding="utf-8"))["task"]
+    return config.load(task_class(task, str(path)).Config, path)
+
+
+def without_weights(settings):
+    """The encoder of a configuration, which takes no memory."""
+    with torch.device("meta"):
+        return SpeechEncoder(settings.speech)
+
+
+def is_large(path):
+    """Whether an update takes minutes on a CPU."""
+    return sum(parameter.numel() for parameter in without_weights(load(path)).parameters()) > 20_000_000
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +70,13 @@ def plain_data(corpus, settings):
 
 def labelled_data(corpus, settings):
     """Utterances with labels as often as the encoder has frames."""
-    shift = SpeechEncoder(settings.speech).frame_shift
+    speech = without_weights(settings)
+    shift = speech.frame_shift
     cuts = list(open_cuts(corpus / "cuts.jsonl.gz"))
     with NumpyFilesWriter(corpus / f"labels-{shift}") as writer:
         for cut in cuts:
             labels = cut.load_labels()[:: round(shift / cut.labels.frame_shift)]
+            labels = labels[: speech.output_lengths(cut.num_samples)]
             cut.labels = writer.store_array(cut.id, labels, frame_shift=shift, temporal_dim=0, start=0.0)
     return cuts
 
@@ -76,17 +100,44 @@ def test_the_recipes_have_configurations(root):
     assert found == set(TASKS), "tasks without a configuration that shows them"
 
 
+PRETRAINING = {
+    "librispeech/ssl/conf/zipformer_base": "zipformer-base",
+    "librispeech/ssl/conf/zipformer_base_fbank": "zipformer-base-fbank",
+    "librilight/ssl/conf/zipformer_large": "zipformer-large",
+}
+
+
+@pytest.mark.parametrize(("name", "published"), PRETRAINING.items())
+def test_pretraining_has_the_published_sizes(root, name, published):
+    found = load(root / f"egs/{name}.yaml").speech
+    expected = config.build(SpeechConfig, PUBLISHED[published], published)
+    # How fast the schedules run depends on the size of a batch, which is the recipe's.
+    ignored = {"encoder.updates_scale"}
+    different = config.differences(config.to_dict(found), config.to_dict(expected)).keys() - ignored
+    assert not different
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("librispeech/ssl/conf/hubert_base", 94_371_712), ("librilight/ssl/conf/hubert_large", 315_438_720)],
+)
+def test_hubert_has_as_many_parameters_as_the_published_models(root, name, count):
+    speech = without_weights(load(root / f"egs/{name}.yaml"))
+    assert sum(parameter.numel() for parameter in speech.parameters()) == count
+
+
 @pytest.mark.usefixtures("process_settings")
 def test_an_update(configuration, corpus, tmp_path):
     task = yaml.safe_load(configuration.read_text(encoding="utf-8"))["task"]
-    settings = config.load(task_class(task, str(configuration)).Config, configuration)
+    settings = load(configuration)
     manifest = tmp_path / "cuts.jsonl.gz"
     write_cuts(manifest, DATA[task](corpus, settings))
     train.main(
         [
             *("--config", str(configuration), "--exp", str(tmp_path / "exp")),
             *(f"--data.train={manifest}", f"--data.valid={manifest}", "--data.sampler.max_duration=8"),
-            *("--train.max_updates=1", "--train.threads=1"),
+            *("--train.max_updates=1", "--train.threads=1", "--data.sampler.min_seconds=0.1"),
+            "--data.sampler.num_workers=0",
         ]
     )
     rows = [json.loads(line) for line in (tmp_path / "exp" / "metrics.jsonl").read_text().splitlines()]

@@ -24,6 +24,13 @@ TINY_ZIPFORMER = [
     "--speech.encoder.query_head_dims=[8]",
     "--speech.encoder.pos_dim=16",
 ]
+TINY_TRANSFORMER = [
+    "--speech.encoder.dim=32",
+    "--speech.encoder.num_layers=2",
+    "--speech.encoder.num_heads=2",
+    "--speech.encoder.feed_forward_dim=64",
+    "--speech.encoder.position_groups=2",
+]
 TINY_TRAINING = [
     "--data.sampler.max_duration=12",
     "--data.sampler.num_workers=0",
@@ -71,7 +78,7 @@ def tiny(*settings: str) -> dict[str, str]:
     }
 
 
-def check_experiment(exp: Path, num_gpus: int = 1) -> None:
+def check_experiment(exp: Path) -> None:
     """What both rounds must have left."""
     for number, clusters in ((1, 12), (2, 16)):
         rows = [
@@ -144,6 +151,7 @@ def test_a_number_of_gpus_that_does_not_fit_is_refused(root, says):
     [
         ("zipformer_base", TINY_FRONTEND + TINY_ZIPFORMER, "2"),
         ("zipformer_base_fbank", TINY_ZIPFORMER, "1"),
+        ("hubert_base", TINY_FRONTEND + TINY_TRANSFORMER, "2"),
     ],
 )
 def test_every_stage(root, tmp_path, model, small, num_gpus):
