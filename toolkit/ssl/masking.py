@@ -161,8 +161,6 @@ def _sizes(config: MaskConfig, seeds: Tensor, count: int) -> Tensor:
 @functools.cache
 def _length_table(kind: str, span: int, other: float) -> tuple[float, ...]:
     """P(length <= k) for k = 1, 2, ..., in which a random number is looked up: the same lengths on every device."""
-    if kind == "static":
-        return ()
     table: list[float] = []
     while not table or table[-1] < 1 - 2**-25:
         table.append(_cumulative(kind, span, other, len(table) + 1))
@@ -180,9 +178,10 @@ def _cumulative(kind: str, span: int, other: float, length: int) -> float:
     return sum(math.exp(k * math.log(span) - span - math.lgamma(k + 1)) for k in range(length + 1))
 
 
+@torch.compiler.disable
 @functools.cache
 def _table_on(device: torch.device, kind: str, span: int, other: float) -> Tensor:
-    # Copied once: every copy to a GPU would make the CPU wait.
+    # Copied once, not by compiled code every time: every copy to a GPU would make the CPU wait.
     return torch.tensor(_length_table(kind, span, other), device=device)
 
 
