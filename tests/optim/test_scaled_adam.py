@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from toolkit.optim.scaled_adam import STACKED, ScaledAdam, ScaledAdamConfig
+from toolkit.optim import scaled_adam
+from toolkit.optim.scaled_adam import STACKED, ScaledAdam, ScaledAdamConfig, Stacks
 from toolkit.train.state import State
 
 # (shape, size): scalars of every form, equal shapes, one too large to be stacked, some beyond the limits of sizes.
@@ -40,7 +41,7 @@ def set_gradients(params, update):
     generator = torch.Generator().manual_seed(update)
     scale = 50.0 if update % 7 == 0 else 1 / (1 + update)
     for p in params:
-        p.grad = (scale * torch.randn(p.shape, generator=generator)).to(p.dtype) - 0.1 * p.detach()
+        p.grad = (scale * torch.randn(p.shape, generator=generator)).to(p) - 0.1 * p.detach()
     if update % 5 == 0:
         params[1].grad = None
 
@@ -264,40 +265,54 @@ def test_impossible_settings(settings, message):
         ScaledAdamConfig(**settings)
 
 
-KERNELS = """
-import torch
-from tests.optim.test_scaled_adam import parameters, set_gradients
-from toolkit.optim import scaled_adam
-from toolkit.optim.scaled_adam_triton import Kernels
+def both_passes(device):
+    """Updates by the kernels and in PyTorch must give the same numbers."""
+    from toolkit.optim.scaled_adam_triton import Kernels
 
-params = {}
-for passes in (scaled_adam.Stacks, Kernels):
-    scaled_adam._passes = passes
-    rows = parameters(torch.float32)
-    # Another order in memory than its gradient's.
-    rows.append(torch.nn.Parameter(torch.randn(4, 3, 5, 2, generator=torch.Generator().manual_seed(3))))
-    rows[-1].data = rows[-1].data.contiguous(memory_format=torch.channels_last)
-    optimizer = scaled_adam.ScaledAdam([{"params": rows}], scaled_adam.ScaledAdamConfig(), 0.05)
-    for update in range(14):
-        optimizer.param_groups[0]["lr"] = 0.05 if update else 0.0
-        set_gradients(rows, update)
-        optimizer.step()
-    params[passes] = rows, optimizer.state_dict()["state"]
-(mine, states), (other, expected) = params[Kernels], params[scaled_adam.Stacks]
-for index, pair in enumerate(zip(mine, other)):
-    torch.testing.assert_close(*pair, atol=1e-6, rtol=1e-5)
-    for name, value in expected[index].items():
-        found = torch.as_tensor(states[index][name])
-        torch.testing.assert_close(found, torch.as_tensor(value), atol=1e-4, rtol=1e-4)
-assert any(not torch.equal(*pair) for pair in zip(mine, other)), "the kernels were not used"
-"""
+    results = {}
+    for passes in (Stacks, Kernels):
+        # The last one has its elements in another order in memory than its gradient.
+        image = torch.randn(4, 3, 5, 2, generator=torch.Generator().manual_seed(3))
+        rows = [*parameters(torch.float32), image.to(memory_format=torch.channels_last)]
+        rows = [nn.Parameter(p.detach().to(device)) for p in rows]
+        optimizer = ScaledAdam([{"params": rows}], ScaledAdamConfig(), 0.05)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scaled_adam, "_passes", passes)
+            for update in range(14):
+                optimizer.param_groups[0]["lr"] = 0.05 if update else 0.0
+                set_gradients(rows, update)
+                if device == "cuda" and update:
+                    # The first update has tables to make; from then on nothing may wait.
+                    torch.cuda.set_sync_debug_mode("error")
+                optimizer.step()
+                if device == "cuda":
+                    torch.cuda.set_sync_debug_mode("default")
+        results[passes] = rows, optimizer.state_dict()["state"]
+    (mine, states), (other, expected) = results[Kernels], results[Stacks]
+    assert any(not torch.equal(*pair) for pair in zip(mine, other, strict=True)), "kernels were not used"
+    for index, pair in enumerate(zip(mine, other, strict=True)):
+        torch.testing.assert_close(*pair, atol=1e-6, rtol=1e-5)
+        for name, value in expected[index].items():
+            found = torch.as_tensor(states[index][name])
+            torch.testing.assert_close(found, torch.as_tensor(value), atol=1e-4, rtol=1e-4)
 
 
 def test_the_kernels_give_the_same_numbers(root):
     """In Triton's interpreter, which has to be chosen before Triton is imported."""
     pytest.importorskip("triton")
+    code = "from tests.optim.test_scaled_adam import both_passes; both_passes('cpu')"
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     run = subprocess.run(
-        [sys.executable, "-c", KERNELS], env=environment, cwd=root, capture_output=True, text=True
+        [sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.gpu
+def test_the_kernels_on_a_gpu():
+    parameter = nn.Parameter(torch.zeros(3, device="cuda"))
+    parameter.grad = torch.ones_like(parameter)
+    optimizer = ScaledAdam([{"params": [parameter]}], ScaledAdamConfig(), 0.05)
+    optimizer.step()
+    assert type(optimizer.rows[0].passes).__name__ == "Kernels"
+    both_passes("cuda")
