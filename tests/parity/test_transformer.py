@@ -16,8 +16,10 @@ from transformers import (
 
 from toolkit import config
 from toolkit.convert.hf import read_hf
-from toolkit.export.hf import write_hf
+from toolkit.export.hf import hf_settings, write_hf
 from toolkit.models.base import SpeechConfig, SpeechEncoder
+from toolkit.models.hugging_face import parameter_names
+from toolkit.models.published import PUBLISHED
 
 SIZES = {
     "hidden_size": 32,
@@ -160,3 +162,27 @@ def test_the_way_back_is_exact(pair, tmp_path):
     assert config.build(SpeechConfig, converted.speech, "again") == ours.config
     for name, tensor in ours.state_dict().items():
         assert torch.equal(converted.weights[name], tensor), name
+
+
+PREFIXES = {
+    "hubert": HubertModel,
+    "wav2vec2": Wav2Vec2Model,
+    "wavlm": WavLMModel,
+    "data2vec": Data2VecAudioModel,
+}
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if not name.startswith("zipformer")])
+def test_published_models_have_the_weights_of_theirs(name):
+    cls = PREFIXES[name.split("-")[0]]
+    speech = config.build(SpeechConfig, PUBLISHED[name], name)
+    settings = hf_settings(speech, cls.config_class.model_type)
+    with torch.device("meta"):
+        theirs, ours = cls(cls.config_class(**settings)), SpeechEncoder(speech)
+    expected = {key: value.shape for key, value in theirs.state_dict().items()}
+    found = {}
+    for own, names in parameter_names(speech).items():
+        rows = ours.get_parameter(own).chunk(len(names))
+        found |= {key: part.shape for key, part in zip(names, rows, strict=True)}
+    assert found == expected
+    assert sum(p.numel() for p in ours.parameters()) == theirs.num_parameters()

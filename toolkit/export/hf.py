@@ -1,6 +1,7 @@
 """Speech encoders as folders that Hugging Face's transformers loads with `from_pretrained`."""
 
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor
@@ -31,21 +32,7 @@ def write_hf(
     Raises:
         UserError: an encoder or settings that Hugging Face has no model for.
     """
-    model_type = model_type or _model_type(speech)
-    _check(speech, model_type)
-    of_frontend, of_encoder = settings_of(model_type)
-    frontend, encoder = config.to_dict(speech.frontend), config.to_dict(speech.encoder)
-    settings = {
-        "architectures": [CLASSES[model_type]],
-        "model_type": model_type,
-        **{theirs: frontend[ours] for theirs, ours in of_frontend.items()},
-        **{theirs: encoder[ours] for theirs, ours in of_encoder.items()},
-        "hidden_act": FIXED["hidden_act"],
-        "feat_extract_activation": FIXED["feat_extract_activation"],
-        "dtype": "float32",
-    }
-    if model_type == "hubert":
-        settings["feat_proj_layer_norm"] = FIXED["feat_proj_layer_norm"]
+    settings = hf_settings(speech, model_type)
     tensors = {}
     for ours, theirs in parameter_names(speech).items():
         for name, part in zip(theirs, weights[ours].chunk(len(theirs)), strict=True):
@@ -57,16 +44,33 @@ def write_hf(
         {
             "feature_extractor_type": "Wav2Vec2FeatureExtractor",
             "feature_size": 1,
-            "sampling_rate": frontend["sample_rate"],
-            "do_normalize": frontend["normalize"],
+            "sampling_rate": speech.frontend.sample_rate,
+            "do_normalize": speech.frontend.normalize,
             "padding_side": "right",
             "padding_value": 0.0,
             # What transformers' group norm sees of padding no attention mask undoes.
-            "return_attention_mask": frontend["norm"] == "layer",
+            "return_attention_mask": speech.frontend.norm == "layer",
         },
     )
     with atomic_write(folder / "model.safetensors", "wb") as file:
         file.write(save(tensors, {"format": "pt"}))
+
+
+def hf_settings(speech: SpeechConfig, model_type: str | None = None) -> dict[str, Any]:
+    """What config.json is to hold; arguments and errors as those of `write_hf`."""
+    model_type = model_type or _model_type(speech)
+    _check(speech, model_type)
+    of_frontend, of_encoder = settings_of(model_type)
+    frontend, encoder = config.to_dict(speech.frontend), config.to_dict(speech.encoder)
+    return {
+        "architectures": [CLASSES[model_type]],
+        "model_type": model_type,
+        **{theirs: frontend[ours] for theirs, ours in of_frontend.items()},
+        **{theirs: encoder[ours] for theirs, ours in of_encoder.items()},
+        "hidden_act": FIXED["hidden_act"],
+        "feat_extract_activation": FIXED["feat_extract_activation"],
+        "dtype": "float32",
+    }
 
 
 def _model_type(speech: SpeechConfig) -> str:

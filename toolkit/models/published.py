@@ -57,4 +57,52 @@ ZIPFORMER = {
     "zipformer-asr-large": recognition(LARGE),
 }
 
-PUBLISHED: dict[str, dict[str, Any]] = {**ZIPFORMER}
+# Transformers on learned features, with the regularisation of their pretraining.
+BASE = {"dropout": 0.1, "attention_dropout": 0.1, "input_dropout": 0.1, "layer_drop": 0.05}
+DEEP = {
+    "dim": 1024,
+    "num_layers": 24,
+    "num_heads": 16,
+    "feed_forward_dim": 4096,
+    "norm_first": True,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "input_dropout": 0.0,
+    "layer_drop": 0.0,
+}
+STACK = {"positions": "conv_stack", "position_layers": 5, "position_kernel": 19}
+GATED = {"bias_buckets": 320, "bias_distance": 800}
+
+
+def transformer(
+    encoder: dict[str, Any], norm: str = "group", bias: bool = False, normalize: bool = True
+) -> dict[str, Any]:
+    """A Transformer on learned features, 50 frames a second."""
+    grad = 0.1 if norm == "group" else 1.0
+    frontend = {
+        "name": "waveform",
+        "norm": norm,
+        "bias": bias,
+        "normalize": normalize,
+        "feature_grad_mult": grad,
+    }
+    return {"frontend": frontend, "encoder": {"name": "transformer", **encoder}}
+
+
+# HuBERT: arXiv 2106.07447; wav2vec 2.0: arXiv 2006.11477, the large one as it was pretrained on 60,000 hours; WavLM:
+# arXiv 2110.13900; data2vec: arXiv 2202.03555.
+TRANSFORMER = {
+    "hubert-base": transformer(BASE),
+    "hubert-large": transformer(DEEP, "layer", bias=True),
+    "hubert-xlarge": transformer(
+        DEEP | {"dim": 1280, "num_layers": 48, "feed_forward_dim": 5120}, "layer", bias=True
+    ),
+    "wav2vec2-base": transformer(BASE),
+    "wav2vec2-large": transformer(DEEP, "layer", bias=True),
+    "wavlm-base": transformer(BASE | GATED, normalize=False),
+    "wavlm-large": transformer(DEEP | GATED, "layer"),
+    "data2vec-audio-base": transformer(BASE | STACK | {"input_dropout": 0.0}, "layer"),
+    "data2vec-audio-large": transformer(DEEP | STACK | {"norm_first": False}, "layer"),
+}
+
+PUBLISHED: dict[str, dict[str, Any]] = {**ZIPFORMER, **TRANSFORMER}

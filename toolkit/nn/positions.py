@@ -26,8 +26,11 @@ class ConvPositions(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
         """(B, T, D), zero where `valid` (B, T) is not, to what is to be added to it."""
-        weight = self.scale * (self.direction / self.direction.norm(dim=(0, 1), keepdim=True))
-        return gelu(convolve(x, weight, self.bias, self.groups))
+        return gelu(convolve(x, self.weight(), self.bias, self.groups))
+
+    def weight(self) -> Tensor:
+        """(D, D / G, K), each tap of norm `scale`."""
+        return self.direction * (self.scale / self.direction.norm(dim=(0, 1), keepdim=True))
 
 
 class StackedConvPositions(nn.Module):
