@@ -94,8 +94,9 @@ def test_folders_that_are_none(tmp_path, folder):
         convert.main(["--from", "hf", deep, out])
     with pytest.raises(UserError, match="wavlm: found a folder, expected a checkpoint"):
         convert.main(["--from", "fairseq", str(folder), out])
-    with pytest.raises(UserError, match="--set: found options, expected none with --from hf"):
-        convert.main(["--from", "hf", str(folder), out, "--set", "a=1"])
+    for option in (["--set", "a=1"], ["--average"]):
+        with pytest.raises(UserError, match=f"{option[0]}: found with --from hf"):
+            convert.main(["--from", "hf", str(folder), out, *option])
     path = folder / "model.safetensors"
     copy = changed(folder, tmp_path / "short")
     (tmp_path / "short" / "model.safetensors").write_bytes(path.read_bytes()[:-100])

@@ -64,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Reads, compares with the model that the settings describe, and writes."""
     args = parser().parse_args(argv)
+    import torch
+
     from toolkit.bin._output import check_new
     from toolkit.config import build
     from toolkit.errors import UserError
@@ -73,6 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     check_new(Path(args.output))
     converted = read(args)
     settings = build(EncoderConfig, {"task": "encoder", "speech": converted.speech}, args.input)
+    torch.manual_seed(settings.seed)
     try:
         model = EncoderTask(settings, Path(args.output), settings.seed).build_model()
     except ValueError as error:
@@ -103,8 +106,9 @@ def read(args: argparse.Namespace) -> "Converted":
     if args.source == "hf":
         from toolkit.convert.hf import read_hf
 
-        if options:
-            raise UserError("--set: found options, expected none with --from hf: config.json holds them all")
+        if options or args.average:
+            found = "--set" if options else "--average"
+            raise UserError(f"{found}: found with --from hf, whose config.json and weights hold all there is")
         return read_hf(args.input)
     content = read_checkpoint(args.input)
     key = "model_avg" if args.average else "model"

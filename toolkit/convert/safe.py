@@ -102,7 +102,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # a damaged file may fail in any way
         reason = str(error).split("WeightsUnpickler error: ")[-1].strip().split("\n")[0].split(". ")[0]
         raise UserError(
-            f"{path}: damaged or no checkpoint ({reason or type(error).__name__}), expected {EXPECTED}"
+            f"{path}: damaged or no checkpoint ({reason[:100] or type(error).__name__}), expected {EXPECTED}"
         ) from None
     if not isinstance(content, dict):
         raise UserError(
