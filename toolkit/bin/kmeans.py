@@ -16,7 +16,8 @@ EPILOG = """examples:
       --model exp/pretrain/model --layer 6 --device cuda
 
   several codebooks of the same frames, for targets of several streams:
-    %(prog)s --cuts data/train.jsonl.gz --out exp/km{100,500}.safetensors --clusters 100 500 ...
+    %(prog)s --cuts data/train.jsonl.gz --out exp/km100.safetensors exp/km500.safetensors \\
+      --clusters 100 500
 
 A codebook is one safetensors file; its metadata says which features it is for, so that label needs no more.
 Cuts that cannot be used are listed in OUT.skipped.jsonl (the first OUT, if there are several).

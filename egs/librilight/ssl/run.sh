@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Pretraining on Libri-Light, 57,700 hours without transcripts: large encoders.
 #
-#   teacher=../librispeech/exp/hubert_base/model corpus=/data/librilight egs/librilight/ssl/run.sh
+#   teacher=egs/librispeech/ssl/exp/hubert_base/model corpus=/data/librilight egs/librilight/ssl/run.sh
 #
 # From the environment:
 #   model           zipformer_large (default), hubert_large: a file of conf/

@@ -6,7 +6,7 @@
 #
 # From the environment:
 #   model           zipformer_base (default), zipformer_base_fbank, hubert_base: a file of conf/
-#   corpus          folder LibriSpeech with its parts; without it they are downloaded to TOOLKIT_DATA (62 GB)
+#   corpus          folder LibriSpeech with its parts; without it they are downloaded to TOOLKIT_DATA (61 GB)
 #   train_parts     parts to train on (default: all 960 hours); valid_parts: to validate on (default: dev-clean)
 #   teacher         model directory whose layer is clustered in place of MFCC; then there is one round
 #   alignment       CTM of phones or characters to measure labels and model against (default: none)
