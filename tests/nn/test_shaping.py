@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from toolkit.nn import shaping
-from toolkit.nn.shaping import Balancer, Whiten, limit, penalise
+from toolkit.nn.shaping import Balancer, Whiten, limit
 
 Z = 0.8139535143  # of the approximate inverse error function, atanh times this
 
@@ -93,14 +93,6 @@ def test_limit(always):
     x = torch.tensor([-2.0, -2.0, 0.0, 0.0, 2.0, 2.0], requires_grad=True)
     limit(x, -1.0, 1.0).backward(torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0]))
     assert x.grad.tolist() == [-1.0, -1.0, 1.0, -1.0, 1.0, 1.0]
-
-
-def test_penalise():
-    x = torch.tensor([-30.0, -20.0, 20.0, 30.0], requires_grad=True)
-    y = penalise(x, bound=25.0, penalty=0.1)
-    assert torch.equal(y, x)
-    y.backward(torch.ones(4))
-    torch.testing.assert_close(x.grad, torch.tensor([0.9, 1.0, 1.0, 1.1]))
 
 
 def test_chance_comes_from_the_seed_and_the_clock():

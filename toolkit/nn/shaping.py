@@ -106,11 +106,6 @@ def limit(x: Tensor, least: float, greatest: float, prob: float = 0.6) -> Tensor
     return _Limit.apply(x, least, greatest) if x.requires_grad and happens(prob) else x
 
 
-def penalise(x: Tensor, bound: float, penalty: float) -> Tensor:
-    """Scores x unchanged, with `penalty` times the sum of |x| - bound where positive added to the loss."""
-    return _Penalise.apply(x, bound, penalty)
-
-
 def _standard_mean(share: float) -> float:
     """The mean of a normal distribution of deviation 1 that is positive with this probability, roughly."""
     doubled = 2 * share - 1
@@ -215,16 +210,3 @@ class _Limit(torch.autograd.Function):
         least, greatest = ctx.range
         grad = torch.where(x < least, -grad.abs(), grad)
         return torch.where(x > greatest, grad.abs(), grad), None, None
-
-
-class _Penalise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, bound: float, penalty: float) -> Tensor:
-        ctx.penalty = penalty
-        ctx.save_for_backward((x > bound).to(torch.int8) - (x < -bound).to(torch.int8))
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (side,) = ctx.saved_tensors
-        return grad + side * ctx.penalty, None, None

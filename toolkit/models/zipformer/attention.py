@@ -4,16 +4,18 @@ Dimensions: B batch, T frames, S frames that may be attended to, D width, H head
 width of a value.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from toolkit.models.zipformer.config import StackSizes
-from toolkit.models.zipformer.context import HIDDEN, Context
+from toolkit.models.zipformer.context import Context
+from toolkit.models.zipformer.shared_attention import SharedAttention
 from toolkit.nn.scheduled import Clocked, Scheduled
-from toolkit.nn.shaping import Balancer, Whiten, happens, penalise
+from toolkit.nn.shaping import Balancer, Whiten, happens
 from toolkit.nn.swoosh import shrink
+
+PENALISED = 0.1
+"""How often too large scores are penalised."""
 
 
 def whitening_limit(limit: float, growth: float = 2.0) -> Scheduled:
@@ -42,44 +44,32 @@ class AttentionWeights(nn.Module, Clocked):
         self.whiten = Whiten(whitening_limit(3.0), strength=0.025, groups=heads, columns=keys)
         self.skip_positions = Scheduled((0, 0.5), (4000, 0.0))
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        """(B, T, D) to weights (B, H, T, T) that sum to 1 over the last dimension."""
-        query, key, position = self._split(x)
-        scores = self._scores((query, key, position), context)
-        if self.training and happens(0.1):
-            scores = penalise(scores, bound=25.0, penalty=1e-4)
-        return scores.softmax(-1)
+    def forward(self, x: Tensor, context: Context) -> SharedAttention:
+        """(B, T, D) to the weights of its frames."""
+        return self._share(*self._split(x), context)
 
-    def stream(self, x: Tensor, context: Context, cached_key: Tensor) -> tuple[Tensor, Tensor]:
-        """`forward` for a chunk (B, T, D) and the projected keys before it, (S - T, B, H * C): weights (B, H, T, S)."""
+    def stream(self, x: Tensor, context: Context, cached_key: Tensor) -> tuple[SharedAttention, Tensor]:
+        """`forward` for a chunk (B, T, D) and the projected keys before it, (S - T, B, H * C)."""
         query, key, position = self._split(x)
         key = torch.cat([cached_key.transpose(0, 1), key], dim=1)
         kept = key[:, key.shape[1] - len(cached_key) :].transpose(0, 1)
-        return self._scores((query, key, position), context).softmax(-1), kept
+        return self._share(query, key, position, context), kept
 
-    def _split(self, x: Tensor) -> list[Tensor]:
-        return list(self.whiten(self.balancer(self.project(x))).split(self.parts, dim=-1))
+    def _split(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.whiten(self.balancer(self.project(x))).split(self.parts, dim=-1)
 
-    def _scores(self, parts: Sequence[Tensor], context: Context) -> Tensor:
-        query, key, position = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
-        encoded = (
-            self.project_positions(context.positions).unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0)
-        )
+    def _share(self, query: Tensor, key: Tensor, position: Tensor, context: Context) -> SharedAttention:
+        query, key, position = (split_heads(part, self.num_heads) for part in (query, key, position))
+        encoded = split_heads(self.project_positions(context.positions)[None], self.num_heads)[0].mT
         if self.training and happens(self.now(self.skip_positions)):
             # Nothing is added, but the projection stays part of the graph: every rank has to have every gradient.
-            scores = torch.add(query @ key.mT, encoded.sum(), alpha=0.0)
-        else:
-            scores = query @ key.mT + by_offset(position @ encoded, key.shape[2])
-        scores = scores.masked_fill(~context.visible[:, None, None], HIDDEN)
-        return scores if context.hidden is None else scores.masked_fill(context.hidden, HIDDEN)
+            encoded = encoded * 0.0
+        return SharedAttention(query, key, position, encoded, context, self.training and happens(PENALISED))
 
 
-def by_offset(scores: Tensor, sources: int) -> Tensor:
-    """Scores by source minus target, (B, H, T, S + T - 1), to scores by source, (B, H, T, S), as a view."""
-    batch, heads, targets, offsets = scores.shape
-    rows = scores.contiguous()
-    strides = (heads * targets * offsets, targets * offsets, offsets - 1, 1)
-    return rows.as_strided((batch, heads, targets, sources), strides, rows.storage_offset() + targets - 1)
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, T, H * C) to (B, H, T, C)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 class SelfAttention(nn.Module):
@@ -94,23 +84,26 @@ class SelfAttention(nn.Module):
         shrink(self.out, 0.05)
         self.whiten = Whiten(whitening_limit(7.5, growth=3.0))
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """(B, T, D) and weights (B, H, T, T) to (B, T, D)."""
+    def forward(self, x: Tensor, weights: SharedAttention) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
         return self._attend(self.value(x), weights)
 
-    def stream(self, x: Tensor, weights: Tensor, cached: Tensor) -> tuple[Tensor, Tensor]:
+    def stream(self, x: Tensor, weights: SharedAttention, cached: Tensor) -> tuple[Tensor, Tensor]:
         """`forward` for a chunk and the values before it, (S - T, B, H * V)."""
         value = torch.cat([cached.transpose(0, 1), self.value(x)], dim=1)
         kept = value[:, value.shape[1] - len(cached) :].transpose(0, 1)
         return self._attend(value, weights), kept
 
-    def _attend(self, value: Tensor, weights: Tensor) -> Tensor:
-        attended = weights @ value.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+    def _attend(self, value: Tensor, weights: SharedAttention) -> Tensor:
+        attended = weights.average(split_heads(value, self.num_heads))
         return self.whiten(self.out(attended.transpose(1, 2).flatten(2)))
 
 
-class NonlinAttention(nn.Module):
-    """Gated values averaged by the first head's weights and gated again: out((A (u * tanh(s))) * y)."""
+class NonlinAttention(nn.Module, Clocked):
+    """Gated values averaged by the first head's weights and gated again: out((A (u * tanh(s))) * y).
+
+    In some steps all weights that are not 0 count alike, so that it learns to average over time.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -127,18 +120,24 @@ class NonlinAttention(nn.Module):
         )
         self.whiten_values = Whiten(whitening_limit(5.0), columns=slice(width, 2 * width))
         self.whiten = Whiten(whitening_limit(5.0, growth=3.0))
+        self.equal = Scheduled((0, 0.25), (4000, 0.025))
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """(B, T, D) and one head's weights (B, T, T) to (B, T, D)."""
+    def forward(self, x: Tensor, weights: SharedAttention) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
         gated, gate = self._gate(x)
-        return self.whiten(self.out((weights @ gated) * gate))
+        if self.training and happens(self.now(self.equal)):
+            equal = (weights.weights[:, 0] > 0).to(gated.dtype)
+            averaged = (equal / equal.sum(-1, keepdim=True)) @ gated
+        else:
+            averaged = weights.average(gated[:, None])[:, 0]
+        return self.whiten(self.out(averaged * gate))
 
-    def stream(self, x: Tensor, weights: Tensor, cached: Tensor) -> tuple[Tensor, Tensor]:
+    def stream(self, x: Tensor, weights: SharedAttention, cached: Tensor) -> tuple[Tensor, Tensor]:
         """`forward` for a chunk and the gated values before it, (1, B, S - T, 3/4 D)."""
         gated, gate = self._gate(x)
         gated = torch.cat([cached[0], gated], dim=1)
         kept = gated[None, :, gated.shape[1] - cached.shape[2] :]
-        return self.out((weights @ gated) * gate), kept
+        return self.out(weights.average(gated[:, None])[:, 0] * gate), kept
 
     def _gate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         before, value, after = self.whiten_values(self.balancer(self.expand(x))).chunk(3, dim=-1)

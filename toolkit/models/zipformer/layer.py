@@ -19,7 +19,7 @@ from toolkit.models.zipformer.context import Context
 from toolkit.models.zipformer.convolution import ConvolutionModule
 from toolkit.nn.biasnorm import BiasNorm
 from toolkit.nn.scheduled import Clocked, Scheduled
-from toolkit.nn.shaping import Balancer, Whiten, happens, limit
+from toolkit.nn.shaping import Balancer, Whiten, limit
 from toolkit.nn.swoosh import SwooshLinear
 
 
@@ -133,7 +133,6 @@ class ZipformerLayer(nn.Module, Clocked):
 
         self.skip_attention = self.skip_convolution = Scheduled((0, 0.2), (4000, 0.05), (16000, 0.0))
         self.skip_feed_forward = Scheduled((0, 0.1), (4000, 0.01), (50000, 0.0))
-        self.average_instead = Scheduled((0, 0.25), (4000, 0.025))
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """(B, T, D) to (B, T, D)."""
@@ -141,11 +140,7 @@ class ZipformerLayer(nn.Module, Clocked):
         weights = self.attention_weights(x, context)
         keep = self._keep(x, self.skip_attention)
         x = x + self.feed_forward1(x)
-        first = weights[:, 0]
-        if self.training and happens(self.now(self.average_instead)):
-            first = (first > 0).to(first.dtype)
-            first = first / first.sum(-1, keepdim=True)
-        x = add(x, self.balancer_nonlin(self.nonlin_attention(x, first)), keep)
+        x = add(x, self.balancer_nonlin(self.nonlin_attention(x, weights)), keep)
         x = add(x, self.attention1(x, weights), keep)
         x = add(x, self.convolution1(x, context), self._keep(x, self.skip_convolution))
         x = add(x, self.balancer2(self.feed_forward2(x)), self._keep(x, self.skip_feed_forward))
@@ -161,7 +156,7 @@ class ZipformerLayer(nn.Module, Clocked):
         before = x
         weights, key = self.attention_weights.stream(x, context, state.key)
         x = x + self.feed_forward1(x)
-        change, nonlin_attention = self.nonlin_attention.stream(x, weights[:, 0], state.nonlin_attention)
+        change, nonlin_attention = self.nonlin_attention.stream(x, weights, state.nonlin_attention)
         x = x + change
         change, value1 = self.attention1.stream(x, weights, state.value1)
         x = x + change
