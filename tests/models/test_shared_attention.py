@@ -31,7 +31,7 @@ def plainly(query, key, position, encoded, context, penalise):
     extra = 1e-4 * (scores.abs() - 25.0).clamp(min=0).sum() if penalise else 0.0
     scores = scores + torch.where(context.visible, 0.0, -1000.0)[:, None, None]
     if context.hidden is not None:
-        scores = scores.masked_fill(context.hidden, -1000.0)
+        scores = scores + torch.where(context.hidden, -1000.0, 0.0)
     return scores.softmax(-1), extra
 
 

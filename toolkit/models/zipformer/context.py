@@ -13,7 +13,7 @@ from torch import Tensor
 from toolkit.nn.masks import valid_mask
 
 HIDDEN = -1000.0
-"""Score of a frame that may not be attended to: its weight is exactly 0, and where all are hidden nothing is NaN."""
+"""Added to the score of a frame that may not be attended to: its weight is 0, and where all are hidden no NaN comes."""
 
 
 class Context(NamedTuple):

@@ -78,6 +78,7 @@ class _Weights(torch.autograd.Function):
         weights = query.new_empty(shape)
         sides = torch.empty(shape, dtype=torch.int8, device=query.device) if penalise else None
         bias = torch.where(context.visible, 0.0, HIDDEN)[:, None, None]
+        chunks = None if context.hidden is None else torch.where(context.hidden, HIDDEN, 0.0)
         with torch.autocast(query.device.type, enabled=False):
             for rows, heads in _pieces(query):
                 by_offset = position[rows, heads].float() @ encoded[heads].float()
@@ -86,8 +87,8 @@ class _Weights(torch.autograd.Function):
                 if sides is not None:
                     sides[rows, heads] = (scores > BOUND).to(torch.int8) - (scores < -BOUND).to(torch.int8)
                 scores += bias[rows]
-                if context.hidden is not None:
-                    scores.masked_fill_(context.hidden, HIDDEN)
+                if chunks is not None:
+                    scores += chunks
                 weights[rows, heads] = scores.softmax(-1)
         ctx.uses = uses
         ctx.save_for_backward(query, key, position, encoded, weights, sides)
