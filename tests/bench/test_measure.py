@@ -58,6 +58,8 @@ def test_memory_is_what_was_taken_since():
 def test_operations_of_products_convolutions_and_attention():
     a, b = torch.randn(3, 5), torch.randn(5, 7)
     assert count_flops(lambda: a @ b) == 2 * 3 * 5 * 7
+    assert count_flops(lambda: torch.zeros(3, 7).addmm_(a, b)) == 2 * 3 * 5 * 7
+    assert count_flops(lambda: torch.zeros(1, 3, 7).baddbmm_(a[None], b[None])) == 2 * 3 * 5 * 7
     conv, x = torch.nn.Conv1d(4, 6, 3), torch.randn(2, 4, 10)
     with torch.no_grad():
         assert count_flops(lambda: conv(x)) == 2 * 2 * 6 * 4 * 3 * 8

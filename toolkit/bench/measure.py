@@ -88,7 +88,9 @@ def _resident(key: str) -> int:
 def count_flops(run: Callable[[], None]) -> int:
     """Floating-point operations of matrix products, convolutions and attention; a multiply-add counts as two."""
     aten = torch.ops.aten
-    on_cpu = {
+    uncounted = {
+        aten.addmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * b[1],
+        aten.baddbmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * a[2] * b[2],
         aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *rest, **_: sdpa_flop_count(
             q, k, v
         ),
@@ -96,7 +98,7 @@ def count_flops(run: Callable[[], None]) -> int:
             lambda grad, q, k, v, *rest, **_: sdpa_backward_flop_count(grad, q, k, v)
         ),
     }
-    with FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
+    with FlopCounterMode(display=False, custom_mapping=uncounted) as counter:
         run()
     return counter.get_total_flops()
 

@@ -112,7 +112,9 @@ class SpeechEncoder(nn.Module):
         if masks > 1:
             repeated = latents.repeat_interleave(masks, 0), latent_lengths.repeat_interleave(masks)
         output = self.encoder.encode(*repeated, mask)
-        return output._replace(latents=latents, features=features if features.requires_grad else None)
+        learned = features if features.requires_grad else None
+        # Not _replace, which torch.compile cannot follow.
+        return EncoderOutput(output.frames, output.lengths, output.layers, latents, learned)
 
     def latents(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The frames that a mask would hide: (B, T', E), and their lengths (B,)."""

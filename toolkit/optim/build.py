@@ -35,21 +35,18 @@ class AdamWConfig:
 
 
 class AdamW(torch.optim.AdamW):
-    """torch's AdamW, built from a configuration; fused on the GPU, batched over tensors on the CPU."""
+    """torch's AdamW with its fused kernel, built from a configuration."""
 
     Config = AdamWConfig
 
     def __init__(self, groups: list[dict], config: AdamWConfig, lr: float) -> None:
-        fused = groups[0]["params"][0].is_cuda
         decayed = []
         for group in groups:
             for decay, rows in ((config.weight_decay, lambda p: p.ndim >= 2), (0.0, lambda p: p.ndim < 2)):
                 params = [p for p in group["params"] if rows(p)]
                 if params:
                     decayed.append({**group, "params": params, "weight_decay": decay})
-        super().__init__(
-            decayed, lr=lr, betas=tuple(config.betas), eps=config.eps, fused=fused, foreach=not fused
-        )
+        super().__init__(decayed, lr=lr, betas=tuple(config.betas), eps=config.eps, fused=True)
 
 
 OPTIMIZERS = {"adamw": AdamW, "scaled_adam": ScaledAdam}
