@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from toolkit import config
+from toolkit.bench.loading import loader_task
+from toolkit.bench.pretraining import make_task
 from toolkit.tasks import task_class
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +68,8 @@ def test_example(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parser = parser_of(name)
     if name == "train":
         check_train(*parser.parse_known_args(arguments))
+    elif name == "bench":
+        check_bench(*parser.parse_known_args(arguments))
     else:
         parser.parse_args(arguments)
 
@@ -75,6 +79,16 @@ def check_train(args: argparse.Namespace, overrides: list[str]) -> None:
     assert args.exp or args.print_config
     raw = config.apply_overrides(config.read_yaml(args.config), overrides)
     config.build(task_class(raw["task"], args.config).Config, raw, args.config)
+
+
+def check_bench(args: argparse.Namespace, overrides: list[str]) -> None:
+    """Models have to be known, and settings to be those of pretraining."""
+    if args.what == "ssl":
+        assert [make_task(model, overrides) for model in {*args.models, *args.peers}]
+    elif args.what == "loader":
+        assert loader_task(args.cuts, overrides)
+    else:
+        assert not overrides
 
 
 def test_every_command_shows_examples() -> None:

@@ -2,9 +2,19 @@
 
 import time
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from toolkit.tasks.ssl import SslTask
+from toolkit import config
+from toolkit.tasks.ssl import SslConfig, SslTask
+
+
+def loader_task(cuts: str, overrides: list[str]) -> SslTask:
+    """The pretraining task that reads these cuts; overrides such as "--data.sampler.max_duration=600" change it."""
+    # An objective that uses no labels, so that any cuts will do.
+    raw = {"objective": {"name": "best_rq"}, "data": {"train": cuts}}
+    resolved = config.build(SslConfig, config.apply_overrides(raw, overrides), "command line")
+    return SslTask(resolved, Path(), seed=0)
 
 
 def measure_loader(task: SslTask, batches: int) -> dict[str, Any]:

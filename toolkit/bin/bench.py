@@ -112,18 +112,9 @@ def measure_ssl(args: argparse.Namespace, overrides: list[str]) -> list[dict[str
 
 def measure_loading(args: argparse.Namespace, overrides: list[str]) -> list[dict[str, Any]]:
     """The row of `toolkit.bench.loading`."""
-    from pathlib import Path
+    from toolkit.bench.loading import loader_task, measure_loader
 
-    from toolkit import config
-    from toolkit.bench.loading import measure_loader
-    from toolkit.tasks.ssl import SslConfig, SslTask
-
-    # No objective that uses labels, so that any cuts will do.
-    raw = {"objective": {"name": "best_rq"}, "data": {"train": args.cuts}}
-    task = SslTask(
-        config.build(SslConfig, config.apply_overrides(raw, overrides), "command line"), Path(), seed=0
-    )
-    return [measure_loader(task, args.batches)]
+    return [measure_loader(loader_task(args.cuts, overrides), args.batches)]
 
 
 if __name__ == "__main__":
