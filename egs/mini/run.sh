@@ -4,6 +4,7 @@
 # TOOLKIT_DATA and TOOLKIT_EXP name the folders for data and experiments: data/mini and exp/mini at the root of the
 # repository where its run.sh is started, data/ and exp/ of this recipe otherwise.
 . "$(dirname "$0")/../../tools/stages.sh"
+. local/train.sh
 
 exp=${TOOLKIT_EXP:-$recipe/exp}
 data=${TOOLKIT_DATA:-$recipe/data}
@@ -178,18 +179,6 @@ pretrain_on() {
   train "pretrain-$1" conf/pretrain.yaml --data.train="$exp/labels-$1/train/cuts.jsonl.gz" \
     --data.valid="$exp/labels-$1/valid/cuts.jsonl.gz" --objective.num_classes="$2" \
     --train.max_updates=$pretrain_updates "${@:3}"
-}
-
-# train EXPERIMENT CONFIGURATION [settings]: two batches make an update, on two cores or GPUs where there are two, else
-# one after the other; the result is the same.
-train() {
-  local devices
-  devices=$(python -c 'import torch; from toolkit.processes import num_cores; print(torch.cuda.device_count() or num_cores())')
-  if [ "$devices" -ge 2 ]; then
-    OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 -m toolkit.bin.train --config "$2" --exp "$exp/$1" "${@:3}"
-  else
-    python -m toolkit.bin.train --config "$2" --exp "$exp/$1" --train.accumulation=2 "${@:3}"
-  fi
 }
 
 run_stages "$@"
