@@ -168,10 +168,10 @@ def peer_of(ours: OurStep) -> nn.Module:
     try:
         import transformers  # noqa: F401  # to tell by its absence
     except ImportError:
-        raise UserError("--peer: transformers is not installed; pip install transformers") from None
+        raise UserError("--peers: transformers is not installed; pip install transformers") from None
     model = ours.model
     if ours.task.config.objective.name != "hubert":
-        raise UserError("--peer: transformers is compared with the objective hubert only")
+        raise UserError("--peers: transformers is compared with the objective hubert only")
     with tempfile.TemporaryDirectory() as folder:
         write_hf(Path(folder), ours.task.config.speech, model.speech.state_dict())
         return PeerHubert(Path(folder), model.objective.head, ours.task.config.objective.temperature)
