@@ -9,6 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, gelu, layer_norm
 
+from toolkit.nn.fourier import fourier_convolve
+
+WIDE = 64
+"""Kernels from this size on go through the Fourier transform on CPUs, which at 128 takes a quarter of the time."""
+
 
 class ConvPositions(nn.Module):
     """A wide grouped convolution, weight-normed over each of its taps (wav2vec 2.0, arXiv 2006.11477, section 2).
@@ -53,6 +58,13 @@ class StackedConvPositions(nn.Module):
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     """A convolution over the frames of (B, T, D) with weights (D, D / G, K), zeros around it, to (B, T, D)."""
     size = weight.shape[2]
+    if (
+        x.device.type == "cpu"
+        and size >= WIDE
+        and x.dtype == weight.dtype
+        and not torch.is_autocast_enabled("cpu")
+    ):
+        return fourier_convolve(x, weight, groups) + bias
     y = conv1d(x.transpose(1, 2), weight, bias, padding=size // 2, groups=groups)
     return y[:, :, : x.shape[1]].transpose(1, 2)
 
