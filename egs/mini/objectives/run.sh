@@ -13,8 +13,8 @@ exp=$mini/objectives
 pretrain_updates=1500 asr_updates=900 option='' frames=200000
 if $quick; then pretrain_updates=40 asr_updates=40 option=--quick frames=5000; fi
 
-probed=(--max-frames $frames --train-cuts "$data/cuts_pretrain_train.jsonl.gz"
-  --valid-cuts "$data/cuts_trials_valid.jsonl.gz" --test-cuts "$data/cuts_trials_test.jsonl.gz" --alignment "$data/phones_tts.ctm")
+probed=(--max-frames "$frames" --train-cuts "$data/cuts_pretrain_train.jsonl.gz" --alignment "$data/phones_tts.ctm"
+  --valid-cuts "$data/cuts_trials_valid.jsonl.gz" --test-cuts "$data/cuts_trials_test.jsonl.gz")
 measured=(../conf/asr.yaml "$data/cuts_asr_"{train,valid,test}.jsonl.gz "$data/cuts_pretrain_train.jsonl.gz"
   "$data/cuts_trials_"{valid,test}.jsonl.gz "$data/phones_tts.ctm")
 inputs=("${measured[@]}" ../conf/pretrain.yaml "$mini/labels-1/"{train,valid}/cuts.jsonl.gz
