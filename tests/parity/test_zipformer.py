@@ -18,7 +18,7 @@ def read(tensors, settings):
     state = {
         name: tensor for name, tensor in tensors.items() if name.startswith(("encoder.", "encoder_embed."))
     }
-    converted = read_icefall(state, settings)
+    converted = read_icefall(state, {"feature_dim": tensors["x"].shape[2]} | settings)
     # Vectors that nothing uses, and the weight of one output frame out of one.
     unused = (".bypass_scale", ".downsample_output.bias")
     assert all(name.endswith(unused) for name in converted.left_out)

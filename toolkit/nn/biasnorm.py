@@ -26,6 +26,8 @@ class BiasNorm(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(1.0))
         self.bias = nn.Parameter(torch.empty(dim).normal_(std=1e-4))
 
+    # PyTorch 2.11's compiler makes wrong gradients of the function below.
+    @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., C)."""
         log_scale = limit(self.log_scale, -1.5, 1.5) if self.training else self.log_scale
@@ -36,8 +38,8 @@ class _BiasNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor, log_scale: Tensor) -> Tensor:
         centred = x.float() - bias.float()
-        mean = torch.linalg.vector_norm(centred, dim=-1, keepdim=True).square_().div_(x.shape[-1])
-        inverse = mean.clamp_(min=LEAST).rsqrt_()
+        mean = centred.square().mean(-1, keepdim=True)
+        inverse = mean.clamp(min=LEAST).rsqrt()
         ctx.save_for_backward(x, bias, log_scale, inverse)
         return (x * (inverse * log_scale.float().exp())).to(x.dtype)
 
@@ -47,9 +49,9 @@ class _BiasNorm(torch.autograd.Function):
         scale = inverse * log_scale.float().exp()
         grad = grad.float()
         # d loss / d scale, then through scale = exp(g) / sqrt(mean((x - b)^2)).
-        along = torch.linalg.vecdot(grad, x.float()).unsqueeze(-1) * scale
+        along = (grad * x.float()).sum(-1, keepdim=True) * scale
         pull = along * inverse.square() / x.shape[-1]
-        pulled = (x.float() - bias.float()).mul_(pull)
+        pulled = (x.float() - bias.float()) * pull
         bias_grad = pulled.flatten(0, -2).sum(0)
-        x_grad = torch.addcmul(pulled.neg_(), grad, scale)
+        x_grad = torch.addcmul(-pulled, grad, scale)
         return x_grad.to(x.dtype), bias_grad.to(bias.dtype), along.sum().to(log_scale.dtype)

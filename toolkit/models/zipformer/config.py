@@ -103,9 +103,9 @@ class ZipformerConfig:
         if self.pos_dim < 2 or self.pos_dim % 2:
             raise ValueError(f"pos_dim must be even, got {self.pos_dim}")
         for sizes in self.stacks:
-            if sizes.unmasked_dim > sizes.dim or sizes.dim % 4:
+            if sizes.unmasked_dim > sizes.dim:
                 raise ValueError(
-                    f"dims must be multiples of 4 and at least unmasked_dims, got {sizes.dim} and {sizes.unmasked_dim}"
+                    f"dims must be at least unmasked_dims, got {sizes.dim} and {sizes.unmasked_dim}"
                 )
         if not 0 <= self.input_dropout < 1 or not all(0 <= rate < 1 for rate in self.dropout):
             raise ValueError(

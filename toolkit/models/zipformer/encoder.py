@@ -126,6 +126,7 @@ class ZipformerEncoder(nn.Module, Clocked):
             )
         return chunk, -1 if chunk < 0 or left < 0 else max(1, left // chunk)
 
+    @torch.compiler.disable
     def _contexts(self, x: Tensor, lengths: Tensor, chunk: int, left_chunks: int) -> list[Context]:
         """One for each stack; stacks of equal rate share what can be shared."""
         made: dict[int, Context] = {}
