@@ -139,9 +139,10 @@ class SpeechModel(nn.Module):
 
     def set_update(self, update: int) -> None:
         """Tells all parts whose behaviour changes in the course of training how many updates are done."""
+        clock = torch.tensor(float(update), dtype=torch.float64)
         for module in self.modules():
             if isinstance(module, Clocked):
-                module.update = update
+                module.update, module.clock = update, clock
 
     @torch.no_grad()
     def features(self, waveforms: Tensor, lengths: Tensor) -> EncoderOutput:

@@ -54,7 +54,7 @@ class TransformerConfig:
     input_dropout: float = 0.1
     """Dropout on the projected features."""
     layer_drop: float = 0.05
-    """Probability that training leaves out a layer; 0 for models that are to be compiled."""
+    """Probability that training leaves out a layer; compiled code saves no time by it."""
     norm_epsilon: float = 1e-5
     """What the norms add to the variance."""
     checkpointing: bool = False
@@ -134,7 +134,7 @@ class TransformerEncoder(nn.Module):
         x = self.dropout(x if self.config.norm_first else self.norm(x))
         bias = None if self.relative_bias is None else self.relative_bias(x.shape[1])
         outputs = [x]
-        for layer, dropped in zip(self.layers, self._draw(), strict=True):
+        for layer, dropped in zip(self.layers, self._draw(x.device), strict=True):
             outputs.append(self._through(layer, dropped, outputs[-1], padding, bias))
         frames = self.norm(outputs[-1]) if self.config.norm_first else outputs[-1]
         return EncoderOutput(frames, lengths, outputs)
@@ -145,15 +145,22 @@ class TransformerEncoder(nn.Module):
 
     output_lengths = latent_lengths
 
-    def _draw(self) -> list[bool]:
-        """Which layers are left out, from the CPU's generator: a GPU would have to be waited for."""
+    def _draw(self, device: torch.device) -> list[bool] | list[Tensor]:
+        """Which layers are left out, from the CPU's generator: a GPU would have to be waited for.
+
+        In compiled code, where each combination would be a program of its own, a tensor for each layer.
+        """
         if not self.training or self.config.layer_drop == 0:
             return [False] * self.num_layers
+        if torch.compiler.is_compiling():
+            return list((torch.rand(self.num_layers, device=device) < self.config.layer_drop).unbind())
         return (torch.rand(self.num_layers) < self.config.layer_drop).tolist()
 
     def _through(
-        self, layer: nn.Module, dropped: bool, x: Tensor, padding: Padding, bias: Tensor | None
+        self, layer: nn.Module, dropped: bool | Tensor, x: Tensor, padding: Padding, bias: Tensor | None
     ) -> Tensor:
+        if isinstance(dropped, Tensor):
+            return torch.where(dropped, x, self._through(layer, False, x, padding, bias))
         if dropped:
             return LeftOut.apply(x, *layer.parameters())
         if self.config.checkpointing and torch.is_grad_enabled():

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from toolkit.nn.eager import eager_on_cpu
+
 
 class Dropout(nn.Module):
     """Sets a share `p` of the elements to zero in training, and scales the others by 1 / (1 - p)."""
@@ -21,7 +23,7 @@ class Dropout(nn.Module):
         """A tensor of any shape to one of the same shape."""
         if not self.training or self.p == 0:
             return x
-        if x.device.type == "cpu":
+        if eager_on_cpu(x):
             return MaskedScale.apply(x, keep_mask(x.shape, self.p), 1 / (1 - self.p))
         return nn.functional.dropout(x, self.p)
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.errors import UserError
+from toolkit.nn.eager import eager_on_cpu
 from toolkit.nn.spectral import (
     WINDOWS,
     add_deltas,
@@ -205,7 +206,7 @@ class Fbank(nn.Module):
         frame_lengths = self.output_lengths(lengths)
         with torch.autocast(waveforms.device.type, enabled=False):
             waveforms = waveforms.float()
-            if waveforms.is_cuda and self.native and num_frames > 0:
+            if self.native and num_frames > 0 and not eager_on_cpu(waveforms):
                 extended = extend_batch(waveforms, lengths, *self.config.span(num_frames))
                 features = self._features(extended, frame_lengths)
                 padding = torch.arange(num_frames, device=waveforms.device) >= frame_lengths[:, None]
@@ -228,7 +229,7 @@ class Fbank(nn.Module):
     def _features(self, extended: Tensor, frame_lengths: Tensor) -> Tensor:
         """Features (B, T, F) of waveforms that hold just the samples of their frames."""
         frames = extended.unfold(1, self.config.window_size, self.config.window_shift)
-        chunks = [frames] if frames.is_cuda else frames.split(FRAMES_AT_ONCE, dim=1)
+        chunks = frames.split(FRAMES_AT_ONCE, dim=1) if eager_on_cpu(frames) else [frames]
         return self._over_time(torch.cat([self._per_frame(chunk) for chunk in chunks], dim=1), frame_lengths)
 
     def _per_frame(self, frames: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, gelu, layer_norm
 
+from toolkit.nn.eager import eager_on_cpu
 from toolkit.nn.fourier import fourier_convolve
 
 WIDE = 64
@@ -58,12 +59,7 @@ class StackedConvPositions(nn.Module):
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     """A convolution over the frames of (B, T, D) with weights (D, D / G, K), zeros around it, to (B, T, D)."""
     size = weight.shape[2]
-    if (
-        x.device.type == "cpu"
-        and size >= WIDE
-        and x.dtype == weight.dtype
-        and not torch.is_autocast_enabled("cpu")
-    ):
+    if eager_on_cpu(x) and size >= WIDE and x.dtype == weight.dtype and not torch.is_autocast_enabled("cpu"):
         return fourier_convolve(x, weight, groups) + bias
     y = conv1d(x.transpose(1, 2), weight, bias, padding=size // 2, groups=groups)
     return y[:, :, : x.shape[1]].transpose(1, 2)

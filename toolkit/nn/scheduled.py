@@ -3,6 +3,9 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 
 class Scheduled:
     """A piecewise linear function of the update number (ScheduledFloat in icefall's Zipformer).
@@ -31,8 +34,15 @@ class Clocked:
 
     update: int = 0
     """Updates done."""
+    clock: Tensor = torch.zeros((), dtype=torch.float64)
+    """The same, on the CPU, for compiled code: for another number it would be made anew."""
     updates_scale: float = 1.0
     """Updates that schedules count for one; more than 1 where batches are larger than those they were made for."""
+
+    @property
+    def time(self) -> int | Tensor:
+        """Updates done, as a number or, in compiled code, a tensor."""
+        return self.clock if torch.compiler.is_compiling() else self.update
 
     def now(self, value: float | Scheduled) -> float:
         """What a number that may be scheduled is at present."""

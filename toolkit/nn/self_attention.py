@@ -11,6 +11,7 @@ from torch.autograd.function import FunctionCtx
 from torch.nn.functional import scaled_dot_product_attention
 
 from toolkit.nn.dropout import keep_mask
+from toolkit.nn.eager import eager_on_cpu
 from toolkit.nn.masks import valid_mask
 
 
@@ -25,7 +26,7 @@ class Padding(NamedTuple):
     @classmethod
     def of(cls, lengths: Tensor, frames: int) -> "Padding":
         """From (B,) valid frames and T. Only on a CPU can it see that nothing is padded."""
-        if lengths.device.type != "cpu":
+        if not eager_on_cpu(lengths):
             return cls(valid_mask(lengths, frames), None)
         counts = lengths.tolist()
         return cls(None if min(counts) >= frames else valid_mask(lengths, frames), counts)
@@ -58,7 +59,7 @@ class SelfAttention(nn.Module):
         qkv = self.qkv(x).view(batch, frames, 3, self.num_heads, dim // self.num_heads)
         dropout = self.dropout if self.training else 0.0
         # PyTorch's fused kernel for CPUs knows no dropout.
-        if dropout and bias is None and padding.lengths is not None and x.device.type == "cpu":
+        if dropout and bias is None and padding.lengths is not None and eager_on_cpu(x):
             return self.out(AttentionWithDropout.apply(qkv, padding.lengths, dropout))
         mask = None if padding.valid is None else padding.valid[:, None, None, :]
         if bias is not None:

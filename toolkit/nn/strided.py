@@ -33,12 +33,26 @@ class StridedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, I) to (B, N, O), N = (T - K) // stride + 1."""
+        if torch.compiler.is_compiling():
+            return self._compiled(x)
         # In half precision under autocast, which does not reach inside the function below.
         dtype = (
             torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         )
         bias = None if self.bias is None else self.bias.to(dtype)
         return ConvOfGelu.apply(x.to(dtype).contiguous(), self.weight.to(dtype), bias, self.stride)
+
+    def _compiled(self, x: Tensor) -> Tensor:
+        """The same without `ConvOfGelu`: a compiler decides by itself what is computed again.
+
+        One product of whole windows, which are written as the activation is.
+        """
+        kernel_size, activated = self.weight.shape[2], gelu(x)
+        last = x.shape[1] - kernel_size
+        windows = torch.cat(
+            [activated[:, tap : last + tap + 1 : self.stride] for tap in range(kernel_size)], dim=2
+        )
+        return linear(windows, self.weight.transpose(1, 2).flatten(1), self.bias)
 
 
 class ConvOfGelu(torch.autograd.Function):

@@ -91,8 +91,7 @@ def most_hidden(config: MaskConfig, frames: int) -> int:
         return min(frames, int(config.prob * frames) + 1)
     return min(
         frames,
-        _most_spans(config, frames)
-        * max(config.span, len(_length_table(config.kind, config.span, config.other))),
+        _most_spans(config, frames) * max(config.span, _longest(config.kind, config.span, config.other)),
     )
 
 
@@ -178,11 +177,21 @@ def _cumulative(kind: str, span: int, other: float, length: int) -> float:
     return sum(math.exp(k * math.log(span) - span - math.lgamma(k + 1)) for k in range(length + 1))
 
 
-@torch.compiler.disable
 @functools.cache
-def _table_on(device: torch.device, kind: str, span: int, other: float) -> Tensor:
-    # Copied once, not by compiled code every time: every copy to a GPU would make the CPU wait.
+def _copied_table(device: torch.device, kind: str, span: int, other: float) -> Tensor:
+    # Copied once: every copy to a GPU would make the CPU wait.
     return torch.tensor(_length_table(kind, span, other), device=device)
+
+
+@torch.compiler.assume_constant_result
+def _table_on(device: torch.device, kind: str, span: int, other: float) -> Tensor:
+    # Not the cached function itself, which the compiler would trace, and then copy the table every time.
+    return _copied_table(device, kind, span, other)
+
+
+@torch.compiler.assume_constant_result
+def _longest(kind: str, span: int, other: float) -> int:
+    return len(_length_table(kind, span, other))
 
 
 def uniform(seeds: Tensor, count: int) -> Tensor:

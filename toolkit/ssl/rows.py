@@ -6,6 +6,7 @@ Dimensions: B utterances, T frames, N hidden frames of an utterance (padded), D 
 import torch
 from torch import Tensor
 
+from toolkit.nn.eager import eager_on_cpu
 from toolkit.nn.masks import valid_mask
 
 
@@ -14,15 +15,15 @@ def hidden_rows(mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
     Args:
         mask: (B, T) bool, True where hidden.
-        most: a bound on the hidden frames of an utterance. A GPU takes it for N, as it would have to be waited for to
-            tell their number; on a CPU, N is the largest number there is.
+        most: a bound on the hidden frames of an utterance. It is taken for N on a GPU, which would have to be waited
+            for to tell their number, and in compiled code; else, on a CPU, N is the largest number there is.
 
     Returns:
         Numbers of frames (B, N) int64, those of an utterance's hidden frames first and in order; and (B, N) bool,
         True for hidden frames.
     """
     counts = mask.sum(dim=1)
-    size = int(counts.max()) if mask.device.type == "cpu" else min(most, mask.shape[1])
+    size = int(counts.max()) if eager_on_cpu(mask) else min(most, mask.shape[1])
     places = (~mask).byte().argsort(dim=1, stable=True)[:, :size]
     return places, valid_mask(counts, size)
 

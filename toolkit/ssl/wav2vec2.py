@@ -94,10 +94,10 @@ class Wav2Vec2Objective(Objective, Clocked):
         self.project_frame = nn.Linear(speech.dim, config.compared_dim)
 
     @property
-    def gumbel_temperature(self) -> float:
-        """Of the quantiser, after the updates done so far."""
+    def gumbel_temperature(self) -> Tensor:
+        """Of the quantiser, after the updates done so far; on the CPU."""
         first, last = self.config.gumbel_temperature
-        return max(first * self.config.gumbel_decay**self.update, last)
+        return torch.as_tensor(first * self.config.gumbel_decay**self.time).clamp(min=last)
 
     def targets(
         self, speech: SpeechEncoder, waveforms: Tensor, lengths: Tensor, changed: bool

@@ -1,8 +1,10 @@
-"""How a process computes: on how many threads, and whether the same run gives the same bits again."""
+"""How a process computes: compiled or not, on how many threads, and whether the same run gives the same bits again."""
 
 import os
+from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from toolkit.train.config import TrainConfig
 
@@ -26,3 +28,18 @@ def set_arithmetic(config: TrainConfig, device: torch.device) -> None:
         torch.backends.cuda.enable_flash_sdp(False)
         torch.backends.cuda.enable_mem_efficient_sdp(False)
         torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def compiled(model: nn.Module, backend: str | Callable = "inductor") -> nn.Module:
+    """A model as one program for batches of all sizes, as far as its parts can be compiled; the weights are shared.
+
+    Args:
+        model: what is to be compiled.
+        backend: what makes code of the program.
+    """
+    # Numbers of the configuration are constants and not inputs of the program.
+    torch._dynamo.config.specialize_float = True
+    # Would cut the program into pieces between which gradients are sent, but gives up on functions that have a
+    # backward of their own.
+    torch._dynamo.config.optimize_ddp = False
+    return torch.compile(model, dynamic=True, backend=backend)

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from toolkit import checkpoint
 from toolkit.errors import UserError
 from toolkit.optim.build import OptimConfig, build_optimizer, set_learning_rate
-from toolkit.train.arithmetic import set_arithmetic
+from toolkit.train.arithmetic import compiled, set_arithmetic
 from toolkit.train.config import TrainConfig
 from toolkit.train.distributed import World
 from toolkit.train.failure import (
@@ -145,11 +145,10 @@ class Trainer:
         self.log = Log(folder, world, self.state.update)
         for message in messages:
             self.log.say(message)
-        compiled = torch.compile(model, dynamic=True) if config.compile else model
-        self.wrapped = compiled
+        self.wrapped = compiled(model) if config.compile else model
         if world.size > 1:
             # Buffers are constants here (no running statistics), equal on all ranks from the start.
-            self.wrapped = DistributedDataParallel(compiled, broadcast_buffers=False)
+            self.wrapped = DistributedDataParallel(self.wrapped, broadcast_buffers=False)
         self.meter = Meter()
         self.sigterm = self.stopping = False
         self.idle = 0
