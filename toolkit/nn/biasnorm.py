@@ -27,7 +27,6 @@ class BiasNorm(nn.Module):
         self.bias = nn.Parameter(torch.empty(dim).normal_(std=1e-4))
 
     # PyTorch 2.11's compiler makes wrong gradients of the function below.
-    @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., C)."""
         log_scale = limit(self.log_scale, -1.5, 1.5) if self.training else self.log_scale

@@ -23,7 +23,6 @@ LEAST_SQUARE = 1e-10
 ALL = slice(None)
 
 
-@torch.compiler.disable
 def happens(prob: float) -> bool:
     """A decision for the whole batch, by PyTorch's CPU generator."""
     return prob > 0 and torch.rand(()).item() < prob

@@ -50,6 +50,8 @@ class Conv2dSubsampling(nn.Module):
         self.whiten = Whiten(Scheduled((0, 4.0), (20000, 8.0)), strength=0.02)
         self.norm = BiasNorm(dim)
 
+    # For the reasons for which the stacks are not compiled.
+    @torch.compiler.disable
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, F) and (B,) valid frames to (B, T', D) and theirs."""
         x = x * valid_mask(lengths, x.shape[1])[:, :, None]

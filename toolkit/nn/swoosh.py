@@ -8,8 +8,6 @@ icefall has them, would be smaller than the input, but the input is kept in any 
 `SwooshLinear`, which needs the activation's value again. So the exact derivative costs no memory, and no random
 numbers for the rounding.
 
-PyTorch 2.11's compiler makes wrong gradients of such functions, so they are kept from it.
-
 Dimensions: B batch, T frames, C input channels, D output channels.
 """
 
@@ -26,13 +24,11 @@ OFFSET = {"left": 0.035, "right": 0.313261687}
 SLOPE = 0.08
 
 
-@torch.compiler.disable
 def swoosh_l(x: Tensor) -> Tensor:
     """SwooshL of every element: almost linear with slope -0.08 up to 2 or 3; for modules that are normally off."""
     return _Swoosh.apply(x, "left")
 
 
-@torch.compiler.disable
 def swoosh_r(x: Tensor) -> Tensor:
     """SwooshR of every element: 0 at 0, for convolutions."""
     return _Swoosh.apply(x, "right")
@@ -53,7 +49,6 @@ class SwooshLinear(nn.Linear):
         self.kind: Kind = kind
         shrink(self, scale)
 
-    @torch.compiler.disable
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """(..., C) to (..., D).
 

@@ -58,7 +58,6 @@ class AttentionWeights(nn.Module, Clocked):
     def _split(self, x: Tensor) -> tuple[Tensor, ...]:
         return self.whiten(self.balancer(self.project(x))).split(self.parts, dim=-1)
 
-    @torch.compiler.disable
     def _share(self, query: Tensor, key: Tensor, position: Tensor, context: Context) -> SharedAttention:
         query, key, position = (split_heads(part, self.num_heads) for part in (query, key, position))
         encoded = split_heads(self.project_positions(context.positions)[None], self.num_heads)[0].mT

@@ -32,6 +32,10 @@ class ZipformerEncoder(nn.Module, Clocked):
 
     The latents are what `embed` gives: frames after the convolutions ("conv2d"), normalised features ("linear"), or
     the features themselves ("none"). A mask hides frames of width D0, after dropout.
+
+    The stacks are not compiled: chance decides in every layer what is done, and each combination would be a program of
+    its own. Besides, PyTorch 2.11's compiler takes the gradient of an autograd function to be zero if it returns a
+    tensor that it changed in place.
     """
 
     Config = ZipformerConfig
@@ -68,6 +72,7 @@ class ZipformerEncoder(nn.Module, Clocked):
             return self.subsample(x, lengths)
         return (x if self.embed_norm is None else self.embed_norm(x)), lengths
 
+    @torch.compiler.disable
     def encode(self, x: Tensor, lengths: Tensor, mask: Tensor | None = None) -> EncoderOutput:
         """Latents (B, T', E), lengths (B,) and a mask (B, T') to frames (B, T, D)."""
         x = self._input(x)
@@ -126,7 +131,6 @@ class ZipformerEncoder(nn.Module, Clocked):
             )
         return chunk, -1 if chunk < 0 or left < 0 else max(1, left // chunk)
 
-    @torch.compiler.disable
     def _contexts(self, x: Tensor, lengths: Tensor, chunk: int, left_chunks: int) -> list[Context]:
         """One for each stack; stacks of equal rate share what can be shared."""
         made: dict[int, Context] = {}

@@ -54,7 +54,6 @@ class SharedAttention:
         arguments = query, key, position, encoded
         self._link, self.weights = _Weights.apply(*arguments, context, penalise, self.uses)
 
-    @torch.compiler.disable
     def average(self, values: Tensor) -> Tensor:
         """Values (B, h, S, V), of all heads or of the first alone, to (B, h, T, V)."""
         self._users += 1
