@@ -180,6 +180,19 @@ def test_targets_of_a_changed_view_come_from_the_clean_audio():
     assert objective.targets(speech, waveforms, lengths, changed=False)[0] is None
 
 
+@pytest.mark.parametrize("learn_latents", [True, False])
+def test_latents_learn_from_being_targets_if_they_are_to(learn_latents):
+    objective = Wav2Vec2Objective(
+        Wav2Vec2Config(learn_latents=learn_latents), SimpleNamespace(dim=6, latent_dim=6)
+    )
+    latents, lengths = torch.randn(2, 9, 6, requires_grad=True), torch.tensor([9, 7])
+    output = EncoderOutput(torch.randn(2, 9, 6, requires_grad=True), lengths, [], latents)
+    mask = torch.arange(9) < torch.tensor([[5], [4]])
+    objective.loss(output, (None, lengths), None, mask, torch.arange(2))[0].backward()
+    assert output.frames.grad.any()
+    assert (latents.grad is not None and latents.grad.any().item()) == learn_latents
+
+
 def test_learns(tmp_path):
     """The loss falls far below that of guesses among the targets that differ."""
     torch.manual_seed(0)

@@ -51,6 +51,9 @@ class Wav2Vec2Config:
     """Weight of the mean square of the front end's features, where it learns."""
     target_dropout: float = 0.1
     """Dropout on the latents that are quantised."""
+    learn_latents: bool = True
+    """Whether the latents learn from being targets, as in the paper; if not, from the encoder alone. On filterbanks they
+    come to leave out what is hard to foretell."""
 
     def __post_init__(self) -> None:
         if not self.mask.prob:
@@ -135,7 +138,8 @@ class Wav2Vec2Objective(Objective, Clocked):
             mask & valid_mask(output.lengths, frames), most_hidden(config.mask, frames)
         )
         counts, counted = hidden.sum(dim=1), hidden.flatten()
-        latents = pick(output.latents if latents is None else latents, places, hidden)
+        latents = output.latents if latents is None else latents
+        latents = pick(latents if config.learn_latents else latents.detach(), places, hidden)
         quantized = self.quantizer(self.dropout(latents).flatten(0, 1), self.gumbel_temperature)
         negatives = draw_negatives(counts, hidden.shape[1], config.negatives, seeds)
         loss, correct = contrastive_loss(
