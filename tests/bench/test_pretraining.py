@@ -62,8 +62,8 @@ def test_reading():
 def test_sizes():
     (row,) = sizes(["hubert-base"])
     assert row["parameters"] == 94_371_712 and row["frames_per_second"] == 50
-    # Convolutions 4.9, layers 8.5, attention 1.4, positions 0.5.
-    assert row["gflop_per_second"] == pytest.approx(15.3, abs=0.1)
+    # Convolutions 4.9, layers 8.5, attention 1.4, positions 0.5, or 0.2 by way of their Fourier transform.
+    assert row["gflop_per_second"] == pytest.approx(15.2, abs=0.2)
 
 
 def test_what_cannot_be_measured():
