@@ -185,6 +185,9 @@ class Trainer:
         finally:
             signal.signal(signal.SIGTERM, handler)
             self.log.close()
+            # DistributedDataParallel goes while the processes are still joined: were it the last to hold on to their
+            # group, it would wait for gloo's threads with Python's lock in hand, which one of them may want.
+            self.wrapped = state.model
         return state.best_weights
 
     def _train(self) -> None:
