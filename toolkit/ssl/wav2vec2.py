@@ -52,8 +52,8 @@ class Wav2Vec2Config:
     target_dropout: float = 0.1
     """Dropout on the latents that are quantised."""
     learn_latents: bool = True
-    """Whether the latents learn from being targets, as in the paper; if not, from the encoder alone. Those of filterbanks
-    come to leave out what is hard to foretell."""
+    """Whether the latents learn from being targets, as in the paper; if not, from the encoder alone. Those of
+    filterbanks come to leave out what is hard to foretell."""
 
     def __post_init__(self) -> None:
         if not self.mask.prob:
