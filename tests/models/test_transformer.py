@@ -82,6 +82,15 @@ def test_recomputed_layers_give_the_same(kind):
         torch.testing.assert_close(again_grads[name], grad, msg=name)
 
 
+@pytest.mark.parametrize("kind", ["large", "wavlm"])
+def test_layers_alone_give_every_parameter_a_gradient(kind):
+    """As DistributedDataParallel needs it, also in a step that leaves out all layers."""
+    speech = make(kind, layer_drop=0.999).train()
+    speech(*batch()).layers[-1].square().sum().backward()
+    unused = {name for name, p in speech.named_parameters() if p.grad is None}
+    assert unused == {"encoder.mask_embedding"}
+
+
 def test_frames_are_the_last_layer_but_for_the_final_norm():
     assert (lambda output: output.layers[-1] is output.frames)(make("base")(*batch()))
     large = make("large").eval()

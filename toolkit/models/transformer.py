@@ -136,7 +136,11 @@ class TransformerEncoder(nn.Module):
         outputs = [x]
         for layer, dropped in zip(self.layers, self._draw(x.device), strict=True):
             outputs.append(self._through(layer, dropped, outputs[-1], padding, bias))
-        frames = self.norm(outputs[-1]) if self.config.norm_first else outputs[-1]
+        if not self.config.norm_first:
+            return EncoderOutput(outputs[-1], lengths, outputs)
+        frames = self.norm(outputs[-1])
+        # Who learns from the layers alone has a gradient for the final norm nevertheless.
+        outputs[-1] = LeftOut.apply(outputs[-1], *self.norm.parameters())
         return EncoderOutput(frames, lengths, outputs)
 
     def latent_lengths(self, lengths: int | Tensor) -> int | Tensor:
@@ -162,7 +166,7 @@ class TransformerEncoder(nn.Module):
         if isinstance(dropped, Tensor):
             return torch.where(dropped, x, self._through(layer, False, x, padding, bias))
         if dropped:
-            return LeftOut.apply(x, *layer.parameters())
+            return LeftOut.apply(x, *layer.parameters(), *([] if bias is None else [bias]))
         if self.config.checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, x, padding, bias, use_reentrant=False)
         return layer(x, padding, bias)
@@ -201,7 +205,7 @@ class TransformerLayer(nn.Module):
 
 
 class LeftOut(torch.autograd.Function):
-    """Passes a layer's input on; the layer's parameters get gradients of zero.
+    """Passes on what a module is given; the module's parameters get gradients of zero.
 
     So an update is the same for any number of ranks, of which each leaves out other layers, and
     DistributedDataParallel, which waits for the gradient of every parameter, gets it.
