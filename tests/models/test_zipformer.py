@@ -7,6 +7,7 @@ import torch
 
 from tests.models.small_zipformer import FEATURES, make_config, make_encoder
 from toolkit.config import build, to_dict
+from toolkit.errors import UserError
 from toolkit.models.base import SpeechConfig, SpeechEncoder, SpeechModel
 from toolkit.models.zipformer.config import ZipformerConfig
 from toolkit.models.zipformer.encoder import ZipformerEncoder
@@ -178,6 +179,21 @@ def test_a_copy_and_its_state():
     assert torch.equal(frames[0], frames[1]) and torch.equal(frames[0], frames[2])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_model_of_another_precision(dtype):
+    encoder = make_encoder(causal=True)
+    x, lengths = features("conv2d", [120, 70])
+    with torch.no_grad():
+        expected = run(encoder, x, lengths).frames
+        encoder.to(dtype)
+        found = run(encoder, x.to(dtype), lengths).frames
+    assert found.dtype == dtype
+    error = (found.float() - expected)[:, : 70 // 4 - 2].abs().mean()
+    assert error < 0.05 * expected.abs().mean()
+    run(encoder.train(), x.to(dtype), lengths).frames.square().mean().backward()
+    assert all(p.grad.isfinite().all() for name, p in encoder.named_parameters() if name != "mask_embedding")
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_half_precision(causal):
     encoder = make_encoder(causal=causal)
@@ -254,6 +270,7 @@ def test_compiled_it_learns_the_same(causal):
         ({"unmasked_dims": [18]}, "dims must be at least unmasked_dims, got 16 and 18"),
         ({"output_downsampling": 0}, "output_downsampling must be at least 1"),
         ({"dropout": (0.1, 1.0)}, "dropout and input_dropout must be in"),
+        ({"dropout": (0.1,)}, "dropout must be two numbers"),
         ({"updates_scale": 0.0}, "updates_scale must be over 0"),
         (
             {"causal": True, "chunk_size": 12},
@@ -269,7 +286,7 @@ def test_sizes_that_do_not_fit(settings, message):
 
 
 def test_features_of_another_width():
-    with pytest.raises(ValueError, match="embed: none needs features of width 16 as dims says, got 20"):
+    with pytest.raises(UserError, match="embed: none needs features of width 16 as dims says, got 20"):
         ZipformerEncoder(make_config(embed="none"), 20)
 
 

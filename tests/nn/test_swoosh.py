@@ -87,6 +87,14 @@ def test_bias_norm_in_double_precision():
         torch.testing.assert_close(mine.double(), theirs, atol=1e-5, rtol=1e-4)
 
 
+def test_a_second_derivative_is_refused_not_wrong():
+    x = torch.randn(3, 6, requires_grad=True)
+    (grad,) = torch.autograd.grad(BiasNorm(6)(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+    assert x.grad is None
+
+
 def test_a_frame_that_equals_the_bias_stays_finite():
     norm = BiasNorm(4)
     x = norm.bias.detach().clone()[None].requires_grad_()

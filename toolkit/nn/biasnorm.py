@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from toolkit.nn.shaping import limit
 
@@ -26,7 +27,6 @@ class BiasNorm(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(1.0))
         self.bias = nn.Parameter(torch.empty(dim).normal_(std=1e-4))
 
-    # PyTorch 2.11's compiler makes wrong gradients of the function below.
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., C)."""
         log_scale = limit(self.log_scale, -1.5, 1.5) if self.training else self.log_scale
@@ -43,6 +43,7 @@ class _BiasNorm(torch.autograd.Function):
         return (x * (inverse * log_scale.float().exp())).to(x.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, bias, log_scale, inverse = ctx.saved_tensors
         scale = inverse * log_scale.float().exp()

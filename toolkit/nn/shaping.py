@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from toolkit.nn.scheduled import Clocked, Scheduled
 
@@ -121,6 +122,7 @@ class _Balance(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         *bounds, strength, columns = ctx.settings
@@ -163,12 +165,13 @@ class _Whiten(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         groups, bound, strength, columns = ctx.settings
         part = x[..., columns]
         ratio, direction = _whitening(part.flatten(0, -2).float().unflatten(1, (groups, -1)))
-        size = torch.linalg.vector_norm(grad[..., columns], dtype=torch.float32)
+        size = torch.linalg.vector_norm(grad[..., columns].float())
         share = strength * size / (torch.linalg.vector_norm(direction) + TINY)
         push = direction * torch.where(ratio < bound, 0.0, share)
         return _added(grad, columns, push.reshape(part.shape), relative=False), *[None] * 4
@@ -205,6 +208,7 @@ class _Limit(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
         least, greatest = ctx.range

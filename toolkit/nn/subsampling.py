@@ -6,6 +6,7 @@ Dimensions: B batch, T feature frames, F features, T' output frames, F' = about 
 import torch
 from torch import Tensor, nn
 
+from toolkit.errors import UserError
 from toolkit.nn.biasnorm import BiasNorm
 from toolkit.nn.gradients import scale_gradient
 from toolkit.nn.masks import valid_mask
@@ -33,7 +34,7 @@ class Conv2dSubsampling(nn.Module):
     def __init__(self, num_features: int, dim: int) -> None:
         super().__init__()
         if num_features < LEAST_FEATURES:
-            raise ValueError(f"at least {LEAST_FEATURES} features are needed, got {num_features}")
+            raise UserError(f"at least {LEAST_FEATURES} features are needed, got {num_features}")
         first, second, third = CHANNELS
         self.width = ((num_features - 1) // 2 - 1) // 2
         self.convs = nn.ModuleList(

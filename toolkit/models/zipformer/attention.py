@@ -60,7 +60,8 @@ class AttentionWeights(nn.Module, Clocked):
 
     def _share(self, query: Tensor, key: Tensor, position: Tensor, context: Context) -> SharedAttention:
         query, key, position = (split_heads(part, self.num_heads) for part in (query, key, position))
-        encoded = split_heads(self.project_positions(context.positions)[None], self.num_heads)[0].mT
+        positions = context.positions.to(self.project_positions.weight.dtype)
+        encoded = split_heads(self.project_positions(positions)[None], self.num_heads)[0].mT
         if self.training and happens(self.now(self.skip_positions)):
             # Nothing is added, but the projection stays part of the graph: every rank has to have every gradient.
             encoded = encoded * 0.0

@@ -107,6 +107,8 @@ class ZipformerConfig:
                 raise ValueError(
                     f"dims must be at least unmasked_dims, got {sizes.dim} and {sizes.unmasked_dim}"
                 )
+        if len(self.dropout) != 2:
+            raise ValueError(f"dropout must be two numbers, got {self.dropout}")
         if not 0 <= self.input_dropout < 1 or not all(0 <= rate < 1 for rate in self.dropout):
             raise ValueError(
                 f"dropout and input_dropout must be in [0, 1), got {self.dropout} and {self.input_dropout}"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from toolkit.errors import UserError
 from toolkit.models.output import EncoderOutput
 from toolkit.models.zipformer.config import ZipformerConfig
 from toolkit.models.zipformer.context import Context, make_context
@@ -45,7 +46,7 @@ class ZipformerEncoder(nn.Module, Clocked):
         self.config = config
         first = config.stacks[0].dim
         if config.embed == "none" and num_features != first:
-            raise ValueError(f"embed: none needs features of width {first} as dims says, got {num_features}")
+            raise UserError(f"embed: none needs features of width {first} as dims says, got {num_features}")
         self.dim = max(sizes.dim for sizes in config.stacks)
         self.latent_dim = num_features if config.embed == "linear" else first
         self.num_layers = len(config.downsampling)

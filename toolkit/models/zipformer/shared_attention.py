@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from toolkit.models.zipformer.context import HIDDEN, Context
 
@@ -96,6 +97,7 @@ class _Weights(torch.autograd.Function):
         return query.new_zeros(()), weights
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
         query, key, position, encoded, weights, sides = ctx.saved_tensors
         query_grad, key_grad, position_grad = (torch.empty_like(x) for x in (query, key, position))
@@ -127,6 +129,7 @@ class _Average(torch.autograd.Function):
         return weights[:, : values.shape[1]] @ values.to(weights.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, None, None]:
         weights, values = ctx.saved_tensors
         ctx.uses[ctx.user] = Use(grad.float(), values.float())
