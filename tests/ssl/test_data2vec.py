@@ -16,6 +16,7 @@ from toolkit.errors import UserError
 from toolkit.models.base import SpeechConfig, SpeechEncoder
 from toolkit.models.output import EncoderOutput
 from toolkit.ssl.data2vec import Data2vecConfig, Data2vecObjective, instance_norm, variance
+from toolkit.ssl.masking import MaskConfig
 from toolkit.ssl.model import SslModel
 from toolkit.tasks.load import load_model, save_model
 from toolkit.tasks.ssl import SslConfig, SslTask
@@ -337,6 +338,7 @@ def test_settings_that_do_not_fit_the_encoder():
     ("settings", "message"),
     [
         ({"masks": 0}, "masks must be at least 1"),
+        ({"mask": MaskConfig(prob=0.0)}, "mask.prob must be positive"),
         ({"decoder_kernel": 4}, "decoder_kernel must be odd"),
         ({"decoder_dim": 10, "decoder_groups": 4}, "a multiple of decoder_groups"),
         ({"decoder_dropout": 1.0}, r"decoder_dropout must be in \[0, 1\)"),

@@ -256,6 +256,12 @@ def test_blocks_hide_an_exact_share():
         assert masks(config, 101, 50, padding=9).sum(1).tolist() == [expected] * 50
 
 
+@pytest.mark.parametrize(("prob", "frames"), [(0.35, 180), (0.41, 300), (0.285, 600)])
+def test_rounding_errors_hide_no_more_than_the_bound(prob, frames):
+    config = MaskConfig("block", prob, span=5, inverse=True)
+    assert masks(config, frames, 2).sum(1).max() <= most_hidden(config, frames) < frames
+
+
 def test_several_masks_of_an_utterance_differ():
     seeds = split(torch.tensor([4, 9]), 8).flatten()
     found = draw_mask(MaskConfig("block", 0.5, 5), torch.tensor([120, 90]).repeat_interleave(8), 120, seeds)

@@ -159,13 +159,15 @@ def test_an_interrupted_shar_folder_goes_on(tmp_path, desk, monkeypatch):
     assert [next(broken), next(broken)] == [4, 4]
     broken.close()
     assert not (tmp_path / "broken/shar/cuts.000000.jsonl.gz").exists()
-    (tmp_path / "broken/shar/.labels.000002.tar.x.tmp").write_bytes(b"half a file")
+    for left_by_a_crash in ("shar/.labels.000002.tar.x.tmp", "shards/.000002.json.x.tmp"):
+        (tmp_path / "broken" / left_by_a_crash).write_bytes(b"half a file")
     read.clear()
     assert list(sizes(tmp_path / "broken")) == [4, 4, 2]
     assert read == ["000002"]
     for path in (tmp_path / "whole/shar").iterdir():
         assert path.read_bytes() == (tmp_path / "broken/shar" / path.name).read_bytes()
     assert len(list((tmp_path / "broken/shar").iterdir())) == 9
+    assert not (tmp_path / "broken/shards").exists()
     assert list(sizes(tmp_path / "broken")) == []
 
 

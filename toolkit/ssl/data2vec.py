@@ -73,6 +73,8 @@ class Data2vecConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.decay <= self.final_decay <= 1 or self.decay_updates < 1:
             raise ValueError("0 <= decay <= final_decay <= 1 and decay_updates >= 1 are needed")
+        if not self.mask.prob:
+            raise ValueError("mask.prob must be positive")
         if self.decoder_kernel % 2 == 0:
             raise ValueError(f"decoder_kernel must be odd, got {self.decoder_kernel}")
         if self.decoder_dim % self.decoder_groups:

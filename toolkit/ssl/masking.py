@@ -88,7 +88,8 @@ def draw_mask(config: MaskConfig, lengths: Tensor, frames: int, seeds: Tensor) -
 def most_hidden(config: MaskConfig, frames: int) -> int:
     """A bound on the frames that `draw_mask` hides of an utterance of up to so many frames, known without a look."""
     if config.kind == "block":
-        return min(frames, int(config.prob * frames) + 1)
+        # One for the share's own rounding if inverse, and one for rounding errors.
+        return min(frames, int(config.prob * frames) + 2)
     return min(
         frames,
         _most_spans(config, frames) * max(config.span, _longest(config.kind, config.span, config.other)),

@@ -122,7 +122,7 @@ def _add(file: tarfile.TarFile, cut: MonoCut, labels: np.ndarray, frame_shift: f
 def _finish(shards: list[SharShard], source: Path, folder: Path, recipe: dict[str, Any]) -> None:
     """Links the cuts and the audio, and sums up."""
     target = folder / "shar"
-    for left_by_a_crash in target.glob(".*.tmp"):
+    for left_by_a_crash in (*target.glob(".*.tmp"), *(folder / "shards").glob(".*.tmp")):
         left_by_a_crash.unlink()
     for path in sorted(source.iterdir()):
         link = target / path.name
