@@ -19,15 +19,19 @@ from toolkit.ssl.best_rq import BestRqConfig, BestRqObjective, RandomQuantizer, 
 from toolkit.tasks.ssl import SslConfig, SslTask
 
 
-def speech_of(subsampling):
-    config = build(SpeechConfig, {"encoder": ENCODER | {"subsampling": subsampling}}, "test")
-    return SpeechEncoder(config).eval()
+def speech_of(subsampling, rate=16000):
+    frontend, encoder = {"name": "fbank", "sample_rate": rate}, ENCODER | {"subsampling": subsampling}
+    return SpeechEncoder(build(SpeechConfig, {"frontend": frontend, "encoder": encoder}, "test")).eval()
+
+
+def like(latent_lengths, frame_shift=0.02):
+    """What an objective looks at of an encoder."""
+    config = SimpleNamespace(frontend=SimpleNamespace(sample_rate=16000))
+    return SimpleNamespace(dim=6, frame_shift=frame_shift, latent_lengths=latent_lengths, config=config)
 
 
 def make(**settings):
-    waveform_like = SimpleNamespace(
-        dim=6, frame_shift=0.02, latent_lengths=lambda samples: (samples - 400) // 320 + 1
-    )
+    waveform_like = like(lambda samples: (samples - 400) // 320 + 1)
     return BestRqObjective(BestRqConfig(entries=12, entry_dim=4, **settings), waveform_like)
 
 
@@ -79,18 +83,18 @@ def test_codebooks_come_from_the_seed_and_are_saved_but_not_learned():
     torch.testing.assert_close(first.quantizer.codebooks.norm(dim=-1), torch.ones(1, 12))
 
 
-@pytest.mark.parametrize("subsampling", [2, 4])
-def test_a_target_describes_the_audio_of_its_frame(subsampling, monkeypatch):
+@pytest.mark.parametrize(("subsampling", "rate"), [(2, 16000), (4, 16000), (2, 8000)])
+def test_a_target_describes_the_audio_of_its_frame(subsampling, rate, monkeypatch):
     """A click changes most the target of the frame in whose middle it is."""
     monkeypatch.setattr(best_rq, "standardize", lambda features, lengths: features)
-    speech = speech_of(subsampling)
+    speech = speech_of(subsampling, rate)
     objective = BestRqObjective(BestRqConfig(), speech)
-    silence, length = 1e-3 * torch.randn(1, 8000), torch.tensor([8000])
+    silence, length = 1e-3 * torch.randn(1, rate // 2), torch.tensor([rate // 2])
     before = objective.targets(speech, silence, length, changed=False)
     for frame in (3, 8):
         # An encoder frame is centred on one of 10 ms.
         click = torch.zeros_like(silence)
-        click[0, 160 * subsampling * frame + 80] = 0.5
+        click[0, rate // 100 * subsampling * frame + rate // 200] = 0.5
         change = objective.targets(speech, silence + click, length, changed=False) - before
         assert change[0].norm(dim=-1).argmax() == frame
 
@@ -105,8 +109,7 @@ def test_a_target_describes_the_audio_of_its_frame(subsampling, monkeypatch):
     ],
 )
 def test_targets_of_encoders_that_do_not_pad(latent_lengths, start):
-    speech = SimpleNamespace(dim=6, frame_shift=0.02, latent_lengths=latent_lengths)
-    objective = BestRqObjective(BestRqConfig(), speech)
+    objective = BestRqObjective(BestRqConfig(), like(latent_lengths))
     assert (objective.stacked, objective.start) == (2, start)
 
 
@@ -169,7 +172,7 @@ def test_learns(tmp_path):
 
 
 def test_an_encoder_with_frames_at_no_multiple_of_ten_milliseconds():
-    speech = SimpleNamespace(dim=6, frame_shift=0.025, latent_lengths=lambda samples: samples // 400)
+    speech = like(lambda samples: samples // 400, 0.025)
     with pytest.raises(
         UserError, match="best_rq needs an encoder with frames at a multiple of 0.01 s, found"
     ):

@@ -10,7 +10,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from toolkit.models.output import EncoderOutput
 from toolkit.ssl.registry import OBJECTIVES
 
-SPEECH = SimpleNamespace(dim=6, latent_dim=5, frame_shift=0.02, latent_lengths=lambda samples: samples // 320)
+SPEECH = SimpleNamespace(
+    dim=6,
+    latent_dim=5,
+    frame_shift=0.02,
+    latent_lengths=lambda samples: samples // 320,
+    config=SimpleNamespace(frontend=SimpleNamespace(sample_rate=16000)),
+)
 LENGTHS = [40, 23, 31]
 SMALL = {
     # The diversity loss looks at the batch as a whole.

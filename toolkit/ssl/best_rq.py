@@ -67,16 +67,15 @@ class BestRqObjective(Objective):
     def __init__(self, config: BestRqConfig, speech: SpeechEncoder) -> None:
         super().__init__()
         self.config = config
-        self.fbank = Fbank(FbankConfig(num_mel_bins=config.num_mel_bins))
+        rate = speech.config.frontend.sample_rate
+        self.fbank = Fbank(FbankConfig(sample_rate=rate, num_mel_bins=config.num_mel_bins))
         self.stacked = round(speech.frame_shift / self.fbank.frame_shift)
         if abs(self.stacked * self.fbank.frame_shift - speech.frame_shift) > 1e-6 or self.stacked < 1:
             raise UserError(
                 f"objective.name: best_rq needs an encoder with frames at a multiple of {self.fbank.frame_shift} s, "
                 f"found {speech.frame_shift} s"
             )
-        middle = first_middle(
-            speech.latent_lengths, round(speech.frame_shift * self.fbank.config.sample_rate)
-        )
+        middle = first_middle(speech.latent_lengths, round(speech.frame_shift * rate))
         self.start = round(middle / self.fbank.config.window_shift - self.stacked / 2)
         self.quantizer = RandomQuantizer(
             self.stacked * config.num_mel_bins,
