@@ -152,6 +152,7 @@ def test_published_models(name):
         ({"dim": 13}, "dim must be a multiple of num_heads"),
         ({"position_groups": 5}, "dim must be a multiple of position_groups"),
         ({"layer_drop": 1.0}, r"layer_drop must be in \[0, 1\)"),
+        ({"norm_epsilon": 0.0}, "norm_epsilon must be over 0"),
         ({"bias_buckets": 6}, "bias_buckets must be a multiple of 4"),
         ({"bias_buckets": 80, "bias_distance": 20}, "bias_distance must be above bias_buckets / 4"),
     ],

@@ -11,7 +11,7 @@ from toolkit.nn.positions import ConvPositions, RelativeBias, StackedConvPositio
 @pytest.mark.parametrize("frames", [1, 3, 40, 301])
 def test_weight_normed_convolution(kernel, frames):
     torch.manual_seed(0)
-    ours = ConvPositions(12, kernel, 3, dropout=0.1)
+    ours = ConvPositions(12, kernel, 3)
     conv = nn.Conv1d(12, 12, kernel, padding=kernel // 2, groups=3)
     conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
     with torch.no_grad():
@@ -34,7 +34,7 @@ def test_weight_normed_convolution(kernel, frames):
 
 
 def test_the_norm_of_a_new_weight_is_its_own():
-    ours = ConvPositions(12, 4, 3, dropout=0.1)
+    ours = ConvPositions(12, 4, 3)
     torch.testing.assert_close(ours.weight(), ours.direction)
 
 
@@ -45,6 +45,13 @@ def test_stacked_convolutions_see_no_padding():
     padded = torch.cat([x, torch.full((1, 4, 8), 3.0)], 1)
     valid = torch.arange(13)[None] < 9
     torch.testing.assert_close(positions(padded, valid)[:, :9], positions(x, None))
+
+
+def test_new_weights_are_as_small_as_published():
+    """2 / sqrt(kernel * dim) for the convolution; 0.02 for the bias, as for all of BERT's embeddings."""
+    torch.manual_seed(0)
+    assert ConvPositions(64, 16, 4).direction.std().item() == pytest.approx(2 / 32, rel=0.05)
+    assert RelativeBias(8, 320, 800).embedding.weight.std().item() == pytest.approx(0.02, rel=0.1)
 
 
 def test_buckets_of_distances():

@@ -73,6 +73,8 @@ class TransformerConfig:
         for name in ("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layer_drop"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.norm_epsilon <= 0:
+            raise ValueError(f"norm_epsilon must be over 0, got {self.norm_epsilon}")
         if self.bias_buckets < 0 or self.bias_buckets % 4:
             raise ValueError(f"bias_buckets must be a multiple of 4, got {self.bias_buckets}")
         if self.bias_buckets and self.bias_distance <= self.bias_buckets // 4:
@@ -104,7 +106,7 @@ class TransformerEncoder(nn.Module):
         self.mask_embedding = nn.Parameter(torch.empty(config.dim).uniform_())
         kernel, groups = config.position_kernel, config.position_groups
         self.positions = (
-            ConvPositions(config.dim, kernel, groups, config.dropout)
+            ConvPositions(config.dim, kernel, groups)
             if config.positions == "conv"
             else StackedConvPositions(config.dim, kernel, groups, config.position_layers)
         )

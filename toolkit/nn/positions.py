@@ -22,12 +22,12 @@ class ConvPositions(nn.Module):
     An even kernel looks one frame further back than ahead.
     """
 
-    def __init__(self, dim: int, kernel_size: int, groups: int, dropout: float) -> None:
+    def __init__(self, dim: int, kernel_size: int, groups: int) -> None:
         super().__init__()
         self.groups = groups
         self.direction = nn.Parameter(torch.empty(dim, dim // groups, kernel_size))
         self.bias = nn.Parameter(torch.zeros(dim))
-        nn.init.normal_(self.direction, std=math.sqrt(4 * (1 - dropout) / (kernel_size * dim)))
+        nn.init.normal_(self.direction, std=math.sqrt(4 / (kernel_size * dim)))
         self.scale = nn.Parameter(self.direction.detach().norm(dim=(0, 1), keepdim=True))
 
     def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
@@ -72,6 +72,7 @@ class RelativeBias(nn.Module):
         super().__init__()
         self.num_buckets, self.max_distance = num_buckets, max_distance
         self.embedding = nn.Embedding(num_buckets, num_heads)
+        nn.init.normal_(self.embedding.weight, std=0.02)
 
     def forward(self, frames: int) -> Tensor:
         """(H, T, T): for each query (second) and key (third)."""
