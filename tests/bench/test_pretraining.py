@@ -7,6 +7,7 @@ from toolkit.bench.loading import loader_task, measure_loader
 from toolkit.bench.measure import Stopwatch
 from toolkit.bench.pretraining import OurStep, Setting, compare, make_task, peer_of
 from toolkit.bench.sizes import sizes
+from toolkit.bin import bench
 from toolkit.errors import UserError
 
 TINY = [
@@ -67,6 +68,8 @@ def test_sizes():
 
 
 def test_what_cannot_be_measured():
+    with pytest.raises(UserError, match="--batches: found 0, expected at least 1"):
+        bench.main(["loader", "--cuts", "synthetic:30", "--batches", "0"])
     with pytest.raises(UserError, match="--models: found 'gpt', expected one of: "):
         make_task("gpt", [])
     with pytest.raises(UserError, match="--peers: transformers is compared with the objective hubert only"):

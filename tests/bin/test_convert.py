@@ -174,6 +174,13 @@ def test_settings_that_are_none(tmp_path, state, text):
         convert.main(["--from", "icefall", path, str(tmp_path / "model"), "--set", text])
 
 
+@pytest.mark.parametrize("source", ["icefall", "fairseq"])
+def test_settings_that_nothing_looks_at(tmp_path, state, source):
+    path = written(tmp_path / "x.pt", state)
+    with pytest.raises(UserError, match="--set: found 'normalise', expected one of: .*normalize"):
+        convert.main(["--from", source, path, str(tmp_path / "model"), "--set", "normalise=true"])
+
+
 def test_option_values():
     assert convert.option("a=1,2,3") == ("a", [1, 2, 3])
     assert convert.option("causal=true") == ("causal", True) and convert.option("a=x{") == ("a", "x{")

@@ -111,6 +111,7 @@ def changed(**changes):
         (changed(encoder_attention_heads="two"), "encoder_attention_heads: found 'two'"),
         (changed(activation_fn="relu"), "activation_fn: found 'relu', expected 'gelu'"),
         (changed(layer_type="conformer"), "layer_type: found 'conformer', expected 'transformer'"),
+        (changed(normalize="maybe"), "normalize: found 'maybe', expected true or false"),
         ({}, "found no encoder_attention_heads among its options"),
     ],
 )

@@ -153,6 +153,22 @@ def test_what_does_not_fit_is_refused(folder, changes, message):
         read_hf(folder)
 
 
+@pytest.mark.parametrize(
+    "content", [[], {}, {"weight_map": [1]}, {"weight_map": {"a": "../model.safetensors"}}]
+)
+def test_an_index_of_files_of_this_folder_only(folder, content):
+    (folder / "model.safetensors").rename(folder.parent / "model.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"model.safetensors.index.json: .*expected a mapping"):
+        read_hf(folder)
+
+
+def test_a_preprocessor_that_is_none(folder):
+    (folder / "preprocessor_config.json").write_text("[1]")
+    with pytest.raises(UserError, match="preprocessor_config.json: found list, expected a mapping"):
+        read_hf(folder)
+
+
 def test_folders_without_their_files(folder, tmp_path):
     with pytest.raises(UserError, match="config.json: no such file"):
         read_hf(tmp_path)

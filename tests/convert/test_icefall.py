@@ -121,6 +121,9 @@ def test_defaults_are_taken_where_they_fit():
         ({"num_heads": "2,2"}, "num_heads: found '2,2', expected one number or 3"),
         ({"num_heads": "two"}, "num_heads: found 'two', expected numbers with commas between"),
         ({"value_head_dim": "5"}, r"value_head_dim: found \[5, 5, 5\], expected \[4, 4, 4\]"),
+        ({"num_heads": 0}, r"num_heads: found \[0, 0, 0\], expected at least 1"),
+        ({"num_heads": None, "query_head_dim": 0}, r"query_head_dim: found \[0, 0, 0\], expected at least 1"),
+        ({"feature_dim": "40,40"}, "feature_dim: found '40,40', expected one number"),
         ({"feature_dim": 40}, "feature_dim: found 40, expected what gives 19 after convolutions"),
     ],
 )
@@ -149,6 +152,8 @@ def test_front_end_layers():
     assert parse_layers("[(4, 3, 2), (5, 2, 1)]") == [(4, 3, 2), (5, 2, 1)]
     with pytest.raises(UserError, match="conv_feature_layers: found"):
         parse_layers("__import__('os')")
+    with pytest.raises(UserError, match="expected at most 100 layers"):
+        parse_layers("[(512,10,5)] * 1000000000000")
 
 
 def test_a_front_end_that_is_not_as_told():

@@ -458,6 +458,8 @@ def test_commands_name_what_is_wrong(tmp_path, corpus):
         kmeans_command.main(
             ["--cuts", str(corpus), "--out", km, "--clusters", "8", "--layer", "1", "--model", "x", "--cmvn"]
         )
+    with pytest.raises(UserError, match="--max-frames: found 0, expected at least 1"):
+        kmeans_command.main(["--cuts", str(corpus), "--out", km, "--clusters", "8", "--max-frames", "0"])
     with pytest.raises(UserError, match="clusters: found 100000"):
         kmeans_command.main(["--cuts", str(corpus), "--out", km, "--clusters", "100000"])
     with pytest.raises(UserError, match="no such file"):

@@ -124,3 +124,9 @@ def test_missing_alignments_are_named(tmp_path):
     path = write(tmp_path / "ali.ctm", "utt1 1 0.0 0.1 a\n")
     with pytest.raises(UserError, match="none of the 1 utterances, such as other"):
         frames_from_ctm(path, {"other": 5}, 0.02)
+
+
+@pytest.mark.parametrize("num_clusters", [-1, 2])
+def test_labels_of_a_larger_codebook(num_clusters):
+    with pytest.raises(UserError, match=f"clusters: found {num_clusters}, expected more than .* label, 2"):
+        quality([np.array([0, 1, 2])], num_clusters=num_clusters)

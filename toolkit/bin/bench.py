@@ -113,7 +113,10 @@ def measure_ssl(args: argparse.Namespace, overrides: list[str]) -> list[dict[str
 def measure_loading(args: argparse.Namespace, overrides: list[str]) -> list[dict[str, Any]]:
     """The row of `toolkit.bench.loading`."""
     from toolkit.bench.loading import loader_task, measure_loader
+    from toolkit.errors import UserError
 
+    if args.batches < 1:
+        raise UserError(f"--batches: found {args.batches}, expected at least 1")
     return [measure_loader(loader_task(args.cuts, overrides), args.batches)]
 
 

@@ -117,12 +117,14 @@ def read(args: argparse.Namespace) -> "Converted":
     state, left_out = state_dict(content, args.input, key)
     try:
         if args.source == "fairseq":
-            from toolkit.convert.fairseq import fairseq_options, read_fairseq
+            from toolkit.convert.fairseq import OPTIONS, fairseq_options, read_fairseq
 
+            check_known(options, OPTIONS)
             converted = read_fairseq(state, {**fairseq_options(content), **options})
         else:
-            from toolkit.convert.icefall import read_icefall
+            from toolkit.convert.icefall import OPTIONS, read_icefall
 
+            check_known(options, OPTIONS)
             converted = read_icefall(state, {**settings_of(content), **options})
     except UserError as error:
         raise UserError(f"{args.input}: {error}") from None
@@ -152,6 +154,19 @@ def option(text: str) -> tuple[str, Any]:
     if not key or not equals or not value:
         raise UserError(f"--set: found {text!r}, expected KEY=VALUE")
     return key, parts[0] if len(parts) == 1 else parts
+
+
+def check_known(options: dict[str, Any], known: tuple[str, ...]) -> None:
+    """Sees to it that no option is given in vain.
+
+    Raises:
+        UserError: one would be.
+    """
+    from toolkit.errors import UserError
+
+    for key in options:
+        if key not in known:
+            raise UserError(f"--set: found {key!r}, expected one of: {', '.join(sorted(known))}")
 
 
 def sort_out(left_out: list[str]) -> tuple[list[str], list[str]]:

@@ -100,6 +100,8 @@ def main(argv: list[str] | None = None) -> None:
             f"--out, --clusters: found {len(args.out)} files and {len(args.clusters)} sizes, expected as many"
         )
 
+    if args.max_frames < 1:
+        raise UserError(f"--max-frames: found {args.max_frames}, expected at least 1")
     if not 0 < args.portion <= 1:
         raise UserError(f"--portion: found {args.portion}, expected a share above 0 and at most 1")
     device = pick_device(args.device)

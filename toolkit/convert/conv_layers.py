@@ -10,6 +10,8 @@ from toolkit.errors import UserError
 USUAL_LAYERS = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"
 NORMS = {"2": "convs.0.norm", "2.1": "norms.{}"}
 """Names of norms after a convolution -> ours: of channels over time, of each frame."""
+MAX_LAYERS = 100
+"""What a description may ask for, lest it takes all memory."""
 TERM = re.compile(r"\s*\[((?:\s*\(\s*\d+\s*,\s*\d+\s*,\s*\d+\s*\)\s*,?)+)\s*\]\s*(?:\*\s*(\d+)\s*)?")
 
 
@@ -53,7 +55,7 @@ def read_conv_layers(state: dict[str, Tensor], settings: dict[str, Any]) -> tupl
         "norm": "layer" if "conv_layers.0.2.1.weight" in state else "group",
         "bias": "conv_layers.0.0.bias" in state,
         "normalize": bool(settings.get("do_normalize", True)),
-        "feature_grad_mult": float(settings.get("feature_grad_mult", 1.0)),
+        "feature_grad_mult": settings.get("feature_grad_mult", 1.0),
     }
     return config, weights
 
@@ -66,7 +68,11 @@ def parse_layers(text: str) -> list[tuple[int, int, int]]:
         if match is None:
             raise UserError(f"conv_feature_layers: found {text!r}, expected such as {USUAL_LAYERS}")
         numbers = [int(number) for number in re.findall(r"\d+", match[1])]
-        layers += [(a, b, c) for a, b, c in zip(*[iter(numbers)] * 3, strict=True)] * int(match[2] or 1)
+        part = [(a, b, c) for a, b, c in zip(*[iter(numbers)] * 3, strict=True)]
+        times = int(match[2] or 1)
+        if len(layers) + len(part) * times > MAX_LAYERS:
+            raise UserError(f"conv_feature_layers: found {text!r}, expected at most {MAX_LAYERS} layers")
+        layers += part * times
     return layers
 
 

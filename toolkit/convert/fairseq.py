@@ -55,6 +55,8 @@ SETTINGS = {
     "dropout_input": "feat_proj_dropout",
 }
 """Options of fairseq that shapes do not show -> Hugging Face's."""
+OPTIONS = (*SETTINGS, "activation_fn", "conv_feature_layers", "layer_type", "max_distance", "normalize")
+"""All options that are looked at."""
 
 
 def read_fairseq(state: dict[str, Tensor], options: dict[str, Any]) -> Converted:
@@ -171,7 +173,10 @@ def _config(tensors: dict[str, Tensor], options: dict[str, Any]) -> dict[str, An
     if config["model_type"] == "wavlm":
         buckets = len(tensors["encoder.layers.0.attention.rel_attn_embed.weight"])
         config |= {"num_buckets": buckets, "max_bucket_distance": options.get("max_distance", 800)}
-    return config | {"do_normalize": bool(options.get("normalize", False))}
+    normalize = options.get("normalize", False)
+    if normalize not in (True, False):
+        raise UserError(f"normalize: found {normalize!r}, expected true or false")
+    return config | {"do_normalize": bool(normalize)}
 
 
 def _model_type(tensors: dict[str, Tensor]) -> str:

@@ -55,12 +55,10 @@ def read_hf(folder: str | Path) -> Converted:
     """
     folder = Path(folder)
     path = folder / "config.json"
-    settings = read_json(path)
-    if not isinstance(settings, dict):
-        raise UserError(f"{path}: found {type(settings).__name__}, expected a mapping")
+    settings = _read_mapping(path)
     preprocessor = folder / "preprocessor_config.json"
     if preprocessor.is_file():
-        settings["do_normalize"] = read_json(preprocessor).get("do_normalize", True)
+        settings["do_normalize"] = _read_mapping(preprocessor).get("do_normalize", True)
     return from_hf(settings, _read_weights(folder), str(path))
 
 
@@ -127,9 +125,23 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
             return _read_file(folder / name)
         index = folder / f"{name}.index.json"
         if index.is_file():
-            parts = set(read_json(index)["weight_map"].values())
-            return {name: t for part in sorted(parts) for name, t in _read_file(folder / part).items()}
+            parts = _read_mapping(index).get("weight_map")
+            # Files beside the index, and none elsewhere.
+            if not isinstance(parts, dict) or any(part != Path(str(part)).name for part in parts.values()):
+                raise UserError(f"{index}: weight_map: expected a mapping of weights to files of this folder")
+            return {
+                name: tensor
+                for part in sorted(set(parts.values()))
+                for name, tensor in _read_file(folder / part).items()
+            }
     raise UserError(f"{folder}: found no weights, expected {' or '.join(WEIGHT_FILES)}, or their index")
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: found {type(found).__name__}, expected a mapping")
+    return found
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:

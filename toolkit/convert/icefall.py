@@ -73,6 +73,8 @@ DEFAULTS = {
     "feature_dim": [80],
 }
 """Of icefall's train.py."""
+OPTIONS = (*DEFAULTS, "conv_feature_layers", "do_normalize", "dropout_input", "feature_grad_mult")
+"""All options that are looked at; shapes tell the others."""
 
 
 def read_icefall(state: State, settings: dict[str, Any]) -> Converted:
@@ -107,7 +109,7 @@ def read_icefall(state: State, settings: dict[str, Any]) -> Converted:
     inner = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     encoder = {"name": "zipformer", "embed": embed, **_sizes(inner, settings)}
     if embed == "linear":
-        encoder["input_dropout"] = float(settings.get("dropout_input", 0.0))
+        encoder["input_dropout"] = settings.get("dropout_input", 0.0)
     first = encoder["dims"][0]
     # A model that was trained for recognition has never seen a hidden frame.
     weights.setdefault("encoder.mask_embedding", torch.zeros(first))
@@ -213,8 +215,12 @@ def _heads(layers: Sequence[State], settings: dict[str, Any]) -> dict[str, list[
     }
     count = len(layers)
     heads = _numbers(settings, "num_heads", count)
+    if heads is not None and min(heads) < 1:
+        raise UserError(f"num_heads: found {heads}, expected at least 1")
     for name, total in totals.items():
         if heads is None and (widths := _numbers(settings, name, count)) is not None:
+            if min(widths) < 1:
+                raise UserError(f"{name}: found {widths}, expected at least 1")
             heads = [whole // width for whole, width in zip(total, widths, strict=True)]
     heads = heads or _default_heads(totals, count)
     found = {"num_heads": heads}
@@ -268,7 +274,7 @@ def _chunks(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _features(state: State, base: str, settings: dict[str, Any]) -> int:
     """Bins of the filter bank; several numbers would give the same shapes."""
-    (given,) = _numbers(settings, "feature_dim") or DEFAULTS["feature_dim"]
+    (given,) = _numbers(settings, "feature_dim", 1) or DEFAULTS["feature_dim"]
     out = state.get(f"{base}encoder_embed.out.weight")
     if out is not None and ((given - 1) // 2 - 1) // 2 * 128 != out.shape[1]:
         raise UserError(

@@ -72,12 +72,16 @@ def quality(
         num_clusters: clusters there are; None takes the greatest label.
 
     Raises:
-        UserError: no frames, or an utterance whose labels and reference differ by more.
+        UserError: no frames, labels beyond `num_clusters`, or an utterance whose labels and reference differ by more.
     """
     everything = np.concatenate([np.zeros(0, np.int64), *labels]).astype(np.int64)
     everything = everything[everything >= 0]
     if len(everything) == 0:
         raise UserError("labels: found no frames, expected at least one")
+    if num_clusters is not None and everything.max() >= num_clusters:
+        raise UserError(
+            f"clusters: found {num_clusters}, expected more than the greatest label, {everything.max()}"
+        )
     counts = np.bincount(everything, minlength=num_clusters or 0)
     entropy = _entropy(counts)
     result = QualityResult(
