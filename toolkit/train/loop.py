@@ -230,7 +230,11 @@ class Trainer:
         return self.task.training_batches(state.position, state.consumed, world.rank, world.size, pin)
 
     def _update(self, batches: Iterator) -> Pending:
-        """One step of the optimiser; nothing here waits for a GPU (but PyTorch's CTC, if that is the loss)."""
+        """One step of the optimiser.
+
+        Nothing here waits for a GPU, but PyTorch's CTC, if that is the loss, and the loss scale of fp16, if the
+        optimiser is not torch's own.
+        """
         state, config, world = self.state, self.config, self.world
         self.task.before_update(state.model, state.update)
         seen, losses, weight = [], [], torch.zeros((), device=world.device)
