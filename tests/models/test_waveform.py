@@ -53,7 +53,7 @@ def test_equal_to_plain_convolutions_for_any_batch(kind, lengths):
         row[: len(waveform)] = waveform
     with torch.no_grad():
         features, frames = frontend(rows, torch.tensor(lengths))
-        assert features.shape[1] == frontend.output_lengths(max(lengths))
+        assert features.shape[1] == max(1, frontend.output_lengths(max(lengths)))
         for row, waveform in enumerate(waveforms):
             count = frontend.output_lengths(len(waveform))
             assert type(count) is int and int(frames[row]) == count
@@ -98,6 +98,16 @@ def test_silence_gives_finite_features(waveform):
         features, _ = frontend(waveform[None], torch.tensor([400]))
         features.sum().backward()
         assert features.isfinite().all() and all(p.grad.isfinite().all() for p in frontend.parameters())
+
+
+@pytest.mark.parametrize("samples", [0, 1, 9, 59])
+def test_audio_too_short_for_a_frame_has_none(samples):
+    for frontend in KINDS.values():
+        features, frames = frontend(torch.randn(2, samples), torch.tensor([samples, samples // 2]))
+        features.sum().backward()
+        assert features.shape == (2, 1, 4) and features.isfinite().all() and frames.tolist() == [0, 0]
+        assert all(p.grad.isfinite().all() for p in frontend.parameters())
+        assert frontend(torch.randn(1, 60), torch.tensor([60]))[1].tolist() == [1]
 
 
 def test_the_default_gives_50_frames_a_second():

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, pad
 
 from toolkit.nn.gradients import scale_gradient
 from toolkit.nn.masks import valid_mask
@@ -70,6 +70,7 @@ class WaveformFrontend(nn.Module):
         super().__init__()
         self.config = config
         self.dim = config.dims[-1]
+        self.least_samples = least_samples(config.kernels, config.strides)
         self.frame_shift = math.prod(config.strides) / config.sample_rate
         first, *rest = zip(config.dims, config.kernels, config.strides, strict=True)
         convs: list[nn.Module] = [FirstConv(*first, config.bias, norm=config.norm == "group")]
@@ -81,9 +82,14 @@ class WaveformFrontend(nn.Module):
         self.requires_grad_(config.feature_grad_mult > 0)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, S) samples and (B,) lengths to (B, T, F) features and (B,) lengths."""
+        """(B, S) samples and (B,) lengths to (B, T, F) features and (B,) lengths.
+
+        T is at least 1: what is too short for a frame is filled up with zeros, but its length is 0.
+        """
         if self.config.normalize:
             waveforms = normalize(waveforms, lengths)
+        if waveforms.shape[1] < self.least_samples:
+            waveforms = pad(waveforms, (0, self.least_samples - waveforms.shape[1]))
         first, *rest = self.convs
         kernel, stride = self.config.kernels[0], self.config.strides[0]
         x = self.norms[0](first(waveforms, conv_length(lengths, kernel, stride)))
@@ -102,6 +108,14 @@ def conv_length(lengths: int | Tensor, kernel: int, stride: int) -> int | Tensor
     """Windows that fit into a number of frames, or into each of (B,) int64."""
     found = (lengths - kernel) // stride + 1
     return found * (found > 0)
+
+
+def least_samples(kernels: list[int], strides: list[int]) -> int:
+    """Samples that give one frame after all convolutions."""
+    samples = 1
+    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+        samples = (samples - 1) * stride + kernel
+    return samples
 
 
 def normalize(waveforms: Tensor, lengths: Tensor) -> Tensor:
