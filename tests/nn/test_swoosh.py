@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from toolkit.nn.biasnorm import BiasNorm
 from toolkit.nn.swoosh import SwooshLinear, swoosh_l, swoosh_r
@@ -46,6 +47,19 @@ def test_the_linear_layer_is_what_its_parts_are(kind, masked):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("wanted", "products"), [("x", 1), ("weight", 1), ("bias", 0)])
+def test_only_the_gradients_wanted_are_computed(wanted, products):
+    layer, x = SwooshLinear(6, 4, "left"), torch.randn(3, 6)
+    tensors = {"x": x, "weight": layer.weight, "bias": layer.bias}
+    for name, tensor in tensors.items():
+        tensor.requires_grad_(name == wanted)
+    with FlopCounterMode(display=False) as counter:
+        layer(x).sum().backward()
+    # Forward is one product, too.
+    assert counter.get_total_flops() == (1 + products) * 2 * 3 * 6 * 4
+    assert [name for name, tensor in tensors.items() if tensor.grad is not None] == [wanted]
+
+
 def kept(function, *arguments):
     """The tensors that backward will need, but for parameters."""
     seen = {}
@@ -85,6 +99,17 @@ def test_bias_norm_in_double_precision():
     wanted = torch.autograd.grad(expected, doubles, outer.double())
     for mine, theirs in zip(torch.autograd.grad(found, parameters, outer), wanted, strict=True):
         torch.testing.assert_close(mine.double(), theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("frozen", ["x", "bias", "log_scale"])
+def test_a_frozen_tensor_leaves_the_other_gradients_of_the_norm(frozen):
+    norm, x = BiasNorm(5).eval(), torch.randn(3, 5, requires_grad=True)
+    tensors = {"x": x, "bias": norm.bias, "log_scale": norm.log_scale}
+    expected = dict(zip(tensors, torch.autograd.grad(norm(x).sum(), list(tensors.values())), strict=True))
+    tensors[frozen].requires_grad_(False)
+    norm(x).sum().backward()
+    for name, tensor in tensors.items():
+        assert tensor.grad is None if name == frozen else torch.equal(tensor.grad, expected[name])
 
 
 def test_a_second_derivative_is_refused_not_wrong():

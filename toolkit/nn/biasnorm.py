@@ -19,7 +19,7 @@ class BiasNorm(nn.Module):
     """Scales each frame to a learned length, after taking off a learned bias for measuring alone.
 
     Unlike LayerNorm it keeps the mean, and the bias lets a frame have a large constant channel without need.
-    It keeps its input and one number a frame for backward.
+    It keeps its input and one number a frame for backward, and computes in float32, also for double inputs.
     """
 
     def __init__(self, dim: int) -> None:
@@ -44,14 +44,19 @@ class _BiasNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, bias, log_scale, inverse = ctx.saved_tensors
         scale = inverse * log_scale.float().exp()
         grad = grad.float()
         # d loss / d scale, then through scale = exp(g) / sqrt(mean((x - b)^2)).
         along = (grad * x.float()).sum(-1, keepdim=True) * scale
-        pull = along * inverse.square() / x.shape[-1]
-        pulled = (x.float() - bias.float()) * pull
-        bias_grad = pulled.flatten(0, -2).sum(0)
-        x_grad = torch.addcmul(-pulled, grad, scale)
-        return x_grad.to(x.dtype), bias_grad.to(bias.dtype), along.sum().to(log_scale.dtype)
+        x_grad = bias_grad = log_scale_grad = None
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            pulled = (x.float() - bias.float()) * (along * inverse.square() / x.shape[-1])
+            if ctx.needs_input_grad[0]:
+                x_grad = torch.addcmul(-pulled, grad, scale).to(x.dtype)
+            if ctx.needs_input_grad[1]:
+                bias_grad = pulled.flatten(0, -2).sum(0).to(bias.dtype)
+        if ctx.needs_input_grad[2]:
+            log_scale_grad = along.sum().to(log_scale.dtype)
+        return x_grad, bias_grad, log_scale_grad

@@ -6,7 +6,8 @@
 Both keep their input alone and work the derivative out again from it, exactly. Eight bits for the derivative, as
 icefall has them, would be smaller than the input, but the input is kept in any case: by the balancer before it, and by
 `SwooshLinear`, which needs the activation's value again. So the exact derivative costs no memory, and no random
-numbers for the rounding.
+numbers for the rounding. All compute in float32, also for double inputs; only the product of `SwooshLinear` is in its
+input's type.
 
 Dimensions: B batch, T frames, C input channels, D output channels.
 """
@@ -94,21 +95,24 @@ class _Swoosh(torch.autograd.Function):
 class _SwooshLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, keep: Tensor | None, weight: Tensor, bias: Tensor, kind: Kind) -> Tensor:
-        ctx.kind = kind
+        ctx.kind, ctx.bias_dtype = kind, bias.dtype
         ctx.save_for_backward(x, keep, weight)
         return linear(_active(x, keep, kind), weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, keep, weight = ctx.saved_tensors
-        active = _active(x, keep, ctx.kind).flatten(0, -2)
+        x_grad = weight_grad = bias_grad = None
         outer = grad.flatten(0, -2)
-        weight_grad = outer.T @ active.to(grad.dtype)
-        x_grad = slope(x, ctx.kind).mul_(grad @ weight.to(grad.dtype))
-        if keep is not None:
-            x_grad = x_grad.mul_(keep)
-        bias_grad = outer.sum(0, dtype=torch.float32)
-        return x_grad.to(x.dtype), None, weight_grad.to(weight.dtype), bias_grad.to(weight.dtype), None
+        if ctx.needs_input_grad[0]:
+            x_grad = slope(x, ctx.kind).mul_(grad @ weight.to(grad.dtype))
+            x_grad = (x_grad if keep is None else x_grad.mul_(keep)).to(x.dtype)
+        if ctx.needs_input_grad[2]:
+            active = _active(x, keep, ctx.kind).flatten(0, -2)
+            weight_grad = (outer.T @ active.to(grad.dtype)).to(weight.dtype)
+        if ctx.needs_input_grad[3]:
+            bias_grad = outer.sum(0, dtype=torch.float32).to(ctx.bias_dtype)
+        return x_grad, None, weight_grad, bias_grad, None
 
 
 def _active(x: Tensor, keep: Tensor | None, kind: Kind) -> Tensor:
