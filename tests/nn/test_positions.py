@@ -33,6 +33,15 @@ def test_weight_normed_convolution(kernel, frames):
         torch.testing.assert_close(mine, reference, atol=1e-3, rtol=1e-3)
 
 
+def test_a_wide_kernel_in_half_precision():
+    torch.manual_seed(0)
+    ours, x = ConvPositions(12, 128, 3), torch.randn(2, 40, 12)
+    expected = ours(x, None)
+    found = ours.bfloat16()(x.bfloat16(), None)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.05)
+
+
 def test_the_norm_of_a_new_weight_is_its_own():
     ours = ConvPositions(12, 4, 3)
     torch.testing.assert_close(ours.weight(), ours.direction)

@@ -59,10 +59,16 @@ class StackedConvPositions(nn.Module):
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     """A convolution over the frames of (B, T, D) with weights (D, D / G, K), zeros around it, to (B, T, D)."""
     size = weight.shape[2]
-    if eager_on_cpu(x) and size >= WIDE and x.dtype == weight.dtype and not torch.is_autocast_enabled("cpu"):
+    if eager_on_cpu(x) and size >= WIDE and _transformable(x, weight):
         return fourier_convolve(x, weight, groups) + bias
     y = conv1d(x.transpose(1, 2), weight, bias, padding=size // 2, groups=groups)
     return y[:, :, : x.shape[1]].transpose(1, 2)
+
+
+def _transformable(x: Tensor, weight: Tensor) -> bool:
+    """Whether both are of one type that the Fourier transform on CPUs knows, which half precision is not."""
+    known = x.dtype in (torch.float32, torch.float64) and x.dtype == weight.dtype
+    return known and not torch.is_autocast_enabled("cpu")
 
 
 class RelativeBias(nn.Module):
