@@ -74,3 +74,9 @@ def test_weights_that_nobody_uses_for_learning():
         assert not shared.average(values).requires_grad
     torch.testing.assert_close(shared.weights.sum(-1), torch.ones(B, H, T))
     assert not shared.weights[1, :, :, -3:].any()
+
+
+def test_pieces_are_for_the_cache_of_a_cpu():
+    shape = 2, 3, 4, 5
+    assert len(list(shared_attention._pieces(torch.empty(shape)))) == 6
+    assert list(shared_attention._pieces(torch.empty(shape, device="meta"))) == [(slice(0, 2), slice(0, 3))]

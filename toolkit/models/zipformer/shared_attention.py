@@ -2,8 +2,8 @@
 
 The gradients of the weights are as large as the weights. Here they never exist as a whole: whoever used the weights
 leaves what it knows, and once all have done so, the gradient is put together, taken through the softmax and on to
-queries and keys, a piece at a time. On a CPU a piece is one head of one utterance, which stays in the cache; on a GPU
-it is everything.
+queries and keys, a piece at a time. On a CPU a piece is one head of one utterance, which stays in the cache; elsewhere
+it is everything. Scores and their gradients are computed in float32, also those of double inputs.
 
 Dimensions: B batch, H heads, T frames, S frames that may be attended to, C width of a query, P width of a position,
 V width of a value.
@@ -147,7 +147,7 @@ def shifted(x: Tensor, sources: int) -> Tensor:
 def _pieces(query: Tensor) -> Iterator[tuple[slice, slice]]:
     """Rows and heads of each piece of (B, H, ...)."""
     batch, heads = query.shape[:2]
-    if query.is_cuda:
+    if query.device.type != "cpu":
         yield slice(0, batch), slice(0, heads)
         return
     for head in range(heads):
