@@ -260,11 +260,25 @@ def test_compiled_it_learns_the_same(causal):
         torch.testing.assert_close(gradient, expected[name], atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("embed", EMBEDS)
+def test_padding_may_hold_what_is_no_number(embed):
+    encoder = make_encoder(embed=embed)
+    x, lengths = features(embed, [60, 37])
+    spoilt = x.clone()
+    spoilt[1, 37:] = torch.nan
+    with torch.no_grad():
+        expected, found = run(encoder, x, lengths), run(encoder, spoilt, lengths)
+    for row, frames in enumerate(expected.lengths.tolist()):
+        torch.testing.assert_close(found.frames[row, :frames], expected.frames[row, :frames])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"dims": [16, 24]}, "dims must hold one number, or one for each of 3 stacks"),
         ({"num_layers": [0]}, "num_layers must be at least 1"),
+        ({"feed_forward_dims": [1]}, "feed_forward_dims must be at least 2"),
+        ({"dims": [1], "unmasked_dims": [1]}, "dims must be at least 2"),
         ({"kernel_sizes": [4]}, "kernel_sizes must be odd"),
         ({"pos_dim": 7}, "pos_dim must be even"),
         ({"unmasked_dims": [18]}, "dims must be at least unmasked_dims, got 16 and 18"),

@@ -55,7 +55,7 @@ class Conv2dSubsampling(nn.Module):
     @torch.compiler.disable
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, F) and (B,) valid frames to (B, T', D) and theirs."""
-        x = x * valid_mask(lengths, x.shape[1])[:, :, None]
+        x = x.masked_fill(~valid_mask(lengths, x.shape[1])[:, :, None], 0.0)
         x = nn.functional.pad(x, (0, 0, 0, max(0, LEAST_FRAMES - x.shape[1])))
         lengths = output_lengths(lengths)
         return self._project(self.convnext(self._convolve(x), lengths)), lengths
@@ -106,7 +106,7 @@ class ConvNeXt(nn.Module, Clocked):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(B, T', F', C) and (B,) valid frames to (B, T', F', C)."""
-        x = x * valid_mask(lengths, x.shape[1])[:, :, None, None]
+        x = x.masked_fill(~valid_mask(lengths, x.shape[1])[:, :, None, None], 0.0)
         change = self._change(x, REACH)
         if self.training and (rate := self.now(self.skip)) > 0:
             change = change * (torch.rand(len(x), 1, 1, 1, device=x.device) > rate)
@@ -114,7 +114,7 @@ class ConvNeXt(nn.Module, Clocked):
 
     def stream(self, x: Tensor, lengths: Tensor, cached: Tensor) -> tuple[Tensor, Tensor]:
         """(B, chunk + 3, F', C), its valid frames and the 3 before it to (B, chunk, F', C) and those to keep."""
-        x = x * valid_mask(lengths, x.shape[1])[:, :, None, None]
+        x = x.masked_fill(~valid_mask(lengths, x.shape[1])[:, :, None, None], 0.0)
         chunk = x.shape[1] - REACH
         around = torch.cat([cached.permute(0, 2, 3, 1), x], dim=1)
         kept = around[:, chunk : chunk + REACH].permute(0, 3, 1, 2)

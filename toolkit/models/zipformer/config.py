@@ -102,6 +102,11 @@ class ZipformerConfig:
             raise ValueError(f"kernel_sizes must be odd, got {self.kernel_sizes}")
         if self.pos_dim < 2 or self.pos_dim % 2:
             raise ValueError(f"pos_dim must be even, got {self.pos_dim}")
+        for name in ("dims", "feed_forward_dims"):
+            if min(getattr(self, name)) < 2:
+                raise ValueError(
+                    f"{name} must be at least 2, as modules have 3/4 of it, got {getattr(self, name)}"
+                )
         for sizes in self.stacks:
             if sizes.unmasked_dim > sizes.dim:
                 raise ValueError(

@@ -83,7 +83,8 @@ class ZipformerEncoder(nn.Module, Clocked):
         chunk, left_chunks = self._chunks()
         # Whole frames in every stack, and whole chunks; what is added counts as padding.
         unit = self.config.unit if chunk < 0 else math.lcm(chunk, self.config.unit)
-        x = functional.pad(x * valid_mask(lengths, frames)[:, :, None], (0, 0, 0, -frames % unit))
+        x = x.masked_fill(~valid_mask(lengths, frames)[:, :, None], 0.0)
+        x = functional.pad(x, (0, 0, 0, -frames % unit))
         outputs = [x]
         contexts = self._contexts(x, lengths, chunk, left_chunks)
         for stack, sizes, context in zip(self.stacks, self.config.stacks, contexts, strict=True):
