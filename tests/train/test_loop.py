@@ -12,6 +12,7 @@ from tests.train.toy import ToyModel, ToyTask, batch, infinite_gradient, toy_tra
 from toolkit import checkpoint
 from toolkit.data.batch import AudioBatch
 from toolkit.errors import UserError
+from toolkit.optim.scaled_adam import ScaledAdamConfig
 
 pytestmark = pytest.mark.usefixtures("process_settings")
 
@@ -359,3 +360,31 @@ def test_a_run_without_any_usable_recording_gives_up(tmp_path):
     message = "update 19: found nothing to learn from in the last 20 updates, .*skipped.jsonl lists what was skipped"
     with pytest.raises(UserError, match=message):
         toy_trainer(tmp_path, task, max_updates=100).run()
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (
+            {},
+            "train.clip_norm: found 5.0, expected 0 with optim.optimizer.name=scaled_adam, which clips by itself",
+        ),
+        (
+            {"clip_norm": 0, "precision": "fp16"},
+            "train.precision: found fp16, expected bf16 or fp32 with optim.optimizer.name=scaled_adam",
+        ),
+    ],
+)
+def test_what_does_not_go_with_scaled_adam_is_refused(tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        toy_trainer(tmp_path, optimizer=ScaledAdamConfig(), **settings)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("clip_norm, clipping_scale", [(0, 2.0), (5, 0)])
+def test_scaled_adam_trains_with_one_clipping(tmp_path, clip_norm, clipping_scale):
+    optimizer = ScaledAdamConfig(clipping_scale=clipping_scale)
+    trainer = toy_trainer(tmp_path, optimizer=optimizer, clip_norm=clip_norm, precision="bf16")
+    before = weights(trainer.state.model)
+    after = weights(trainer.run())
+    assert any(not torch.equal(before[name], after[name]) for name in before if name != "seen")

@@ -114,11 +114,16 @@ def infinite_gradient(task: ToyTask, when: Callable[[int], bool]) -> ToyTask:
 
 
 def toy_trainer(
-    folder: Path, task: ToyTask | None = None, lr: float = 0.05, device: str = "cpu", **settings: Any
+    folder: Path,
+    task: ToyTask | None = None,
+    lr: float = 0.05,
+    device: str = "cpu",
+    optimizer: Any = None,
+    **settings: Any,
 ) -> Trainer:
     """The loop over a toy task, as one process."""
     train = TrainConfig(**{"max_updates": 12, "log_every": 4, "checkpoint_every": 4} | settings)
-    optim = OptimConfig(lr, AdamWConfig(weight_decay=0.1), LinearSchedule(warmup_updates=3))
+    optim = OptimConfig(lr, optimizer or AdamWConfig(weight_decay=0.1), LinearSchedule(warmup_updates=3))
     resolved = {"train": to_dict(train), "optim": to_dict(optim)}
     world = World(0, 1, torch.device(device))
     folder.mkdir(exist_ok=True)

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from toolkit import checkpoint
 from toolkit.errors import UserError
 from toolkit.optim.build import OptimConfig, build_optimizer, set_learning_rate
+from toolkit.optim.scaled_adam import ScaledAdamConfig
 from toolkit.train.arithmetic import compiled, set_arithmetic
 from toolkit.train.config import TrainConfig
 from toolkit.train.distributed import World
@@ -110,6 +111,9 @@ class Trainer:
         seed: of weights, order, augmentation and dropout.
         folder: the experiment; gets checkpoints/, metrics.jsonl, log.txt, tensorboard/, skipped.jsonl.
         world: the processes.
+
+    Raises:
+        UserError: settings of loop and optimiser that do not go together; no checkpoint to go on from.
     """
 
     def __init__(
@@ -124,6 +128,7 @@ class Trainer:
     ) -> None:
         self.task, self.config, self.optim, self.seed = task, config, optim, seed
         self.folder, self.world, self.checkpoints = folder, world, folder / "checkpoints"
+        _check_scaled_adam(config, optim)
         set_arithmetic(config, world.device)
         torch.manual_seed(seed)
         model = task.build_model()
@@ -232,8 +237,7 @@ class Trainer:
     def _update(self, batches: Iterator) -> Pending:
         """One step of the optimiser.
 
-        Nothing here waits for a GPU, but PyTorch's CTC, if that is the loss, and the loss scale of fp16, if the
-        optimiser is not torch's own.
+        Nothing here waits for a GPU, but PyTorch's CTC, if that is the loss.
         """
         state, config, world = self.state, self.config, self.world
         self.task.before_update(state.model, state.update)
@@ -389,3 +393,20 @@ class Trainer:
 
     def _on_sigterm(self, *_: Any) -> None:
         self.sigterm = True
+
+
+def _check_scaled_adam(config: TrainConfig, optim: OptimConfig) -> None:
+    """Refuses what ScaledAdam does by itself or cannot do."""
+    if not isinstance(optim.optimizer, ScaledAdamConfig):
+        return
+    if config.clip_norm and optim.optimizer.clipping_scale:
+        raise UserError(
+            f"train.clip_norm: found {config.clip_norm}, expected 0 with optim.optimizer.name=scaled_adam, which clips "
+            "by itself"
+        )
+    if config.precision == "fp16":
+        # Updates that are passed over would have to be so on the device, with all that the optimiser remembers.
+        raise UserError(
+            "train.precision: found fp16, expected bf16 or fp32 with optim.optimizer.name=scaled_adam, which knows no "
+            "loss scale; bf16 is as fast"
+        )
