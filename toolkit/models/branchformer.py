@@ -14,6 +14,7 @@ from toolkit.models.layered import LayeredConfig, LayeredEncoder, feed_forward
 from toolkit.nn.attention import RotaryAttention
 from toolkit.nn.cgmlp import ConvolutionalGating
 from toolkit.nn.convolution import DepthwiseConv
+from toolkit.nn.dropout import Dropout
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Branches(nn.Module):
         self.attention = RotaryAttention(config.dim, config.num_heads, config.attention_dropout)
         self.gating_norm = nn.LayerNorm(config.dim)
         self.gating = ConvolutionalGating(config.dim, config.gating_dim, config.kernel_size, config.dropout)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], valid: Tensor) -> Tensor:
         """(B, T, D) to (B, T, 2 D)."""
@@ -71,7 +72,7 @@ class BranchformerLayer(nn.Module):
         self.branches = Branches(config)
         self.merge = nn.Linear(2 * config.dim, config.dim)
         self.norm = nn.LayerNorm(config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], valid: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D); `valid` is (B, T) bool."""
@@ -89,7 +90,7 @@ class EBranchformerLayer(nn.Module):
         self.merge = nn.Linear(2 * config.dim, config.dim)
         self.feed_forward2 = feed_forward(config.dim, config.feed_forward_dim, config.dropout)
         self.norm = nn.LayerNorm(config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], valid: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D); `valid` is (B, T) bool."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from toolkit.models.layered import LayeredConfig, LayeredEncoder, feed_forward
 from toolkit.nn.attention import RotaryAttention
 from toolkit.nn.convolution import ConvolutionModule
+from toolkit.nn.dropout import Dropout
 
 
 @dataclass
@@ -36,7 +37,7 @@ class ConformerLayer(nn.Module):
         self.convolution = ConvolutionModule(config.dim, config.kernel_size, config.dropout)
         self.feed_forward2 = feed_forward(config.dim, config.feed_forward_dim, config.dropout)
         self.norm = nn.LayerNorm(config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], valid: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D); `valid` is (B, T) bool."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from toolkit.models.output import EncoderOutput
 from toolkit.nn.attention import rotary_table
 from toolkit.nn.convolution import ConvSubsampling
+from toolkit.nn.dropout import Dropout
 from toolkit.nn.masks import valid_mask
 
 
@@ -66,7 +67,7 @@ class LayeredEncoder(nn.Module):
         )
         self.embed_norm = nn.LayerNorm(config.dim)
         self.mask_embedding = nn.Parameter(torch.empty(config.dim).uniform_())
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(self.Layer(config) for _ in range(config.num_layers))
         self.head_width = config.dim // config.num_heads
 
@@ -100,7 +101,7 @@ def feed_forward(dim: int, inner: int, dropout: float) -> nn.Sequential:
         nn.LayerNorm(dim),
         nn.Linear(dim, inner),
         nn.SiLU(),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(inner, dim),
-        nn.Dropout(dropout),
+        Dropout(dropout),
     )
