@@ -2,15 +2,17 @@
 
 import math
 import random
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn import functional
 
 from toolkit.config import build
 from toolkit.errors import UserError
 from toolkit.models.output import EncoderOutput
-from toolkit.ssl.hubert import HubertConfig, HubertObjective
+from toolkit.ssl.hubert import CosineHead, HubertConfig, HubertObjective
 from toolkit.ssl.masking import MaskConfig
 
 
@@ -84,6 +86,16 @@ def test_loss(head, num_classes, weights):
     assert weight.item() == count > 5
 
 
+def test_cosines_are_in_single_precision_under_autocast():
+    torch.manual_seed(0)
+    head, x = CosineHead(6, 32, 20), torch.randn(3, 5, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, projected = head(x), head.projection(x)
+    assert projected.dtype == torch.bfloat16
+    expected = functional.cosine_similarity(projected.double()[:, :, None], head.codes.double(), dim=-1)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)
+
+
 def test_padding_and_unmasked_frames_get_no_gradient():
     output, labels, mask = random_case()
     frames = output.frames.requires_grad_()
@@ -141,7 +153,9 @@ def test_large_features_are_penalised_in_each_utterance_by_its_masked_frames():
 
 
 @pytest.mark.parametrize("settings", [{}, {"unmasked_weight": 1.0}, {"head": "cosine"}], ids=str)
-def test_nothing_depends_on_values_that_a_gpu_would_have_to_tell(settings):
+def test_nothing_depends_on_values_that_a_gpu_would_have_to_tell(settings, monkeypatch):
+    # Which PyTorch lacks for this device.
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     objective = make(num_classes=4, **settings).to("meta")
     frames, lengths = torch.zeros(3, 9, 6, device="meta"), torch.zeros(3, dtype=torch.int64, device="meta")
     output = EncoderOutput(frames, lengths, [], features=frames)

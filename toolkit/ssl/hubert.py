@@ -130,9 +130,12 @@ class CosineHead(nn.Module):
         self.codes = nn.Parameter(torch.empty(num_classes, final_dim).uniform_())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, D) to (B, N, C)."""
-        projected = functional.normalize(self.projection(x).float(), dim=-1)
-        return projected @ functional.normalize(self.codes.float(), dim=-1).T
+        """(B, N, D) to (B, N, C), in float32 under autocast too."""
+        projected = self.projection(x)
+        # In half precision the scores, which are yet to be divided by the temperature, would keep 3 digits.
+        with torch.autocast(x.device.type, enabled=False):
+            projected = functional.normalize(projected.float(), dim=-1)
+            return projected @ functional.normalize(self.codes.float(), dim=-1).T
 
 
 def mean_square(features: Tensor, lengths: Tensor) -> Tensor:
