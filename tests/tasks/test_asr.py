@@ -13,6 +13,9 @@ from toolkit.config import build
 from toolkit.data.synthetic import synthetic_cuts
 from toolkit.errors import UserError
 from toolkit.losses.ctc import ctc_loss
+from toolkit.ssl import masking
+from toolkit.ssl.masking import uniform
+from toolkit.tasks import asr
 from toolkit.tasks.asr import AsrConfig, AsrTask, transcript
 
 TINY = {
@@ -123,6 +126,22 @@ def test_channels_are_zeroed_only_in_training_and_the_same_alone(cuts, tmp_path)
         set(zeroed.sum(1).tolist()) <= set(range(8, 17)) and len({tuple(row.tolist()) for row in zeroed}) > 1
     )
     torch.testing.assert_close(seen[1], seen[0].masked_fill(zeroed[:, None], 0.0))
+
+
+def test_what_is_hidden_of_frames_and_channels_is_drawn_by_different_seeds(cuts, tmp_path, monkeypatch):
+    drawn = []
+
+    def recorded(seeds, count):
+        drawn.extend(seeds.tolist())
+        return uniform(seeds, count)
+
+    monkeypatch.setattr(masking, "uniform", recorded)
+    monkeypatch.setattr(asr, "uniform", recorded)
+    spans = {"kind": "normal", "prob": 0.5, "span": 8, "other": 2}
+    task, model = make(tmp_path, mask=spans, channel_mask=spans, spec_augment={"prob": 1.0})
+    task.loss(model.train(), task.collate(cuts, random.Random(0)))
+    # Places and lengths of frames and of channels, and the features' own.
+    assert len(drawn) == len(set(drawn)) == 5 * len(cuts)
 
 
 def test_spec_augment_only_in_training_and_the_same_alone(cuts, tmp_path):

@@ -104,7 +104,8 @@ class AsrTask(Task):
         if not (model.training and self.config.channel_mask.prob):
             return None
         dim = inner(model).speech.latent_dim
-        seeds = split(batch.seeds, 1)[:, 0]
+        # Not the first one, by which the lengths of the frames' spans are drawn.
+        seeds = split(batch.seeds, 2)[:, 1]
         return draw_mask(self.config.channel_mask, torch.full_like(seeds, dim), dim, seeds)
 
     def _augment(self, model: torch.nn.Module, batch: AsrBatch) -> Augment | None:
