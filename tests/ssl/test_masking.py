@@ -304,6 +304,7 @@ def test_nothing_depends_on_values_that_a_gpu_would_have_to_tell():
         ({"min_spans": -1}, "min_spans and min_space not negative"),
         ({"other": -1}, "other must not be negative"),
         ({"kind": "uniform", "other": 21}, "nor above 2 \\* span if uniform, got 21"),
+        ({"kind": "normal", "other": 101}, "not be above 10 \\* span if normal, got 101"),
         ({"kind": "block", "no_overlap": True}, "no_overlap is for spans"),
         ({"inverse": True}, "inverse and adjust are for kind: block, not for static"),
         ({"kind": "block", "adjust": -0.1}, r"adjust must be in \[0, 1\]"),

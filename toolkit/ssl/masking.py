@@ -30,7 +30,8 @@ class MaskConfig:
     span: int = 10
     """Frames of a span or block; shorter utterances stay as they are."""
     other: float = 0.0
-    """The second parameter of the lengths: least frames (uniform) or deviation in frames (normal)."""
+    """The second parameter of the lengths: least frames, up to 2 * `span` (uniform), or deviation in frames, up to
+    10 * `span` (normal)."""
     min_spans: int = 2
     """Least number of spans in an utterance, as far as they fit; not for blocks."""
     no_overlap: bool = False
@@ -52,6 +53,9 @@ class MaskConfig:
             )
         if not 0 <= self.other < math.inf or (self.kind == "uniform" and self.other > 2 * self.span):
             raise ValueError(f"other must not be negative, nor above 2 * span if uniform, got {self.other}")
+        # A table of all lengths is made.
+        if self.kind == "normal" and self.other > 10 * self.span:
+            raise ValueError(f"other must not be above 10 * span if normal, got {self.other}")
         if self.kind == "block" and self.no_overlap:
             raise ValueError("no_overlap is for spans, not for kind: block")
         if self.kind != "block" and (self.inverse or self.adjust):
