@@ -1,6 +1,9 @@
 """Prediction of random-projection codes (BEST-RQ, Chiu et al. 2022, arXiv 2202.01855), of several codebooks if wanted
 (USM, arXiv 2303.01037; NEST, arXiv 2408.13106).
 
+The paper hides frames by noise in the features, drawn anew each time; here the learned mask embedding replaces their
+latents, as in the other objectives.
+
 Dimensions: B utterances, S samples, T' feature frames, F mel bins, T encoder frames of k feature frames each, X = k F,
 D encoder width, C codebooks, V entries of each, Q width of an entry, R masked frames.
 """
