@@ -133,7 +133,7 @@ def test_masks_of_an_utterance_differ_and_hide_half():
     objective = make(masks=3).objective
     found = objective.mask(torch.tensor([50, 31]), 50, torch.tensor([1, 2]))
     assert found.shape == (6, 50)
-    assert found.sum(1).tolist() == [25, 25, 25, 16, 16, 16]
+    assert found.sum(1).tolist() == [25, 25, 25, 15, 15, 15]
     assert len({tuple(row.tolist()) for row in found}) == 6
     alone = objective.mask(torch.tensor([31]), 31, torch.tensor([2]))
     assert torch.equal(alone, found[3:, :31])
@@ -188,7 +188,7 @@ def test_a_changed_view_reaches_the_student_alone():
     clean = model(waveforms, lengths, seeds)[1]["target_variance"]
     assert changed[1]["target_variance"].item() == pytest.approx(clean.item(), rel=1e-5)
     assert others[1]["target_variance"].item() != pytest.approx(clean.item(), rel=1e-3)
-    assert changed[0].item() != pytest.approx(plain.item(), rel=1e-3)
+    assert changed[0].item() != pytest.approx(plain.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -281,7 +281,7 @@ def test_it_learns_without_a_collapse(tmp_path):
             "decay": 0.98,
             "final_decay": 0.999,
             "decay_updates": 100,
-            "mask": {"prob": 0.3},
+            "mask": {"prob": 0.3, "inverse": True},
         },
     }
     task = SslTask(build(SslConfig, raw, "test"), tmp_path, 0)

@@ -51,9 +51,7 @@ class Data2vecConfig:
     """Updates until then."""
     masks: int = 8
     """M, masks an utterance."""
-    mask: MaskConfig = field(
-        default_factory=lambda: MaskConfig(kind="block", prob=0.5, span=5, adjust=0.05, inverse=True)
-    )
+    mask: MaskConfig = field(default_factory=lambda: MaskConfig(kind="block", prob=0.5, span=5, adjust=0.05))
     """What is hidden."""
     decoder_dim: int = 384
     """H, width of the decoder's convolutions."""
