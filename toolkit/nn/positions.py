@@ -66,9 +66,9 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
 
 
 def _transformable(x: Tensor, weight: Tensor) -> bool:
-    """Whether both are of one type that the Fourier transform on CPUs knows, which half precision is not."""
-    known = x.dtype in (torch.float32, torch.float64) and x.dtype == weight.dtype
-    return known and not torch.is_autocast_enabled("cpu")
+    """Whether both are of one type, and not in half precision, where rounding spectra would double the error."""
+    precise = x.dtype in (torch.float32, torch.float64) and x.dtype == weight.dtype
+    return precise and not torch.is_autocast_enabled("cpu")
 
 
 class RelativeBias(nn.Module):
