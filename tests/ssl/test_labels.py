@@ -263,8 +263,11 @@ def test_an_interrupted_run_goes_on(tmp_path, corpus, codebook, monkeypatch):
     assert label(corpus, broken, codebook, shard_size=3) == [3, 3, 3, 1]
     assert len(read) == 7
     assert content(broken) == content(whole)
+    for left_by_a_crash in ("00000.cuts.jsonl.gz", "00001.skipped.jsonl", ".00002.h5.x.tmp"):
+        (broken / "shards" / left_by_a_crash).touch()
     assert label(corpus, broken, codebook, shard_size=3) == []
-    assert len(read) == 7
+    assert len(read) == 7 and content(broken) == content(whole)
+    assert sorted(path.suffix for path in (broken / "shards").iterdir()) == [".h5"] * 4
 
 
 def test_a_full_disk_leaves_no_half_file(tmp_path, corpus, codebook, monkeypatch):

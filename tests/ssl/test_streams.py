@@ -1,6 +1,7 @@
 """Several codebooks, and labels of Shar folders: made, measured, trained on."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from toolkit.ssl.extract import MfccFrames
 from toolkit.ssl.kmeans import KMeans
 from toolkit.ssl.labels import Labeller, load_labels
 from toolkit.ssl.shar_labels import label_shar
+from toolkit.train import distributed
 
 SIZES = (12, 20)
 
@@ -126,6 +128,7 @@ def test_a_shar_folder_gets_the_labels_of_its_manifest(tmp_path, desk, jobs):
     audio = packed / "recording.000001.tar"
     assert audio.is_symlink() and audio.resolve() == desk / "shar/recording.000001.tar"
     assert sorted(path.name for path in (tmp_path / "packed").iterdir()) == [
+        ".lock",
         "recipe.json",
         "shar",
         "skipped.jsonl",
@@ -168,7 +171,23 @@ def test_an_interrupted_shar_folder_goes_on(tmp_path, desk, monkeypatch):
         assert path.read_bytes() == (tmp_path / "broken/shar" / path.name).read_bytes()
     assert len(list((tmp_path / "broken/shar").iterdir())) == 9
     assert not (tmp_path / "broken/shards").exists()
+    (tmp_path / "broken/shards").mkdir()
+    (tmp_path / "broken/shards/000002.skipped.jsonl").touch()
     assert list(sizes(tmp_path / "broken")) == []
+    assert not (tmp_path / "broken/shards").exists()
+
+
+@pytest.mark.parametrize("cuts", ["shar", "cuts.jsonl.gz"])
+def test_a_second_command_in_the_same_folder_is_refused(tmp_path, desk, monkeypatch, cuts):
+    monkeypatch.setattr(distributed, "sole_owner", partial(distributed.sole_owner, patience=0))
+    with distributed.sole_owner(tmp_path):
+        with pytest.raises(
+            UserError, match=f"{tmp_path}: another process works here; expected one run a folder"
+        ):
+            label(desk, cuts, tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    label(desk, cuts, tmp_path)
+    assert (tmp_path / "skipped.jsonl").exists()
 
 
 def test_unusable_cuts_of_a_shar_folder_keep_their_place(tmp_path, desk):

@@ -17,7 +17,7 @@ from toolkit.train.log import Meter
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path, capsys):
     with sole_owner(tmp_path):
-        with pytest.raises(UserError, match="another process trains here; expected one run a folder"):
+        with pytest.raises(UserError, match="another process works here; expected one run a folder"):
             with sole_owner(tmp_path, patience=0.3):
                 raise AssertionError("two owners")
         assert capsys.readouterr().err == f"{tmp_path}: waiting for another process to end\n"

@@ -55,17 +55,21 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.progress import progress
     from toolkit.ssl.labels import label_cuts, read_summary
     from toolkit.ssl.shar_labels import label_shar
+    from toolkit.train.distributed import sole_owner
 
     cuts = open_cuts(args.cuts)
     make = functools.partial(build_labeller, args.kmeans, args.model, args.device, args.batch_seconds)
+    recipe = read_recipe(args)
     if Path(args.cuts).is_dir():
         output = f"{args.out}/shar"
-        shards = label_shar(args.cuts, args.out, read_recipe(args), make, args.jobs)
+        shards = label_shar(args.cuts, args.out, recipe, make, args.jobs)
     else:
         output = f"{args.out}/cuts.jsonl.gz"
-        shards = label_cuts(cuts, args.out, read_recipe(args), make, args.jobs, args.shard_size)
-    for _ in progress((cut for size in shards for cut in range(size)), len(cuts), "label"):
-        continue
+        shards = label_cuts(cuts, args.out, recipe, make, args.jobs, args.shard_size)
+    Path(args.out).mkdir(parents=True, exist_ok=True)
+    with sole_owner(Path(args.out)):
+        for _ in progress((cut for size in shards for cut in range(size)), len(cuts), "label"):
+            continue
     found = read_summary(args.out)
     print(
         f"{output}: {found.num_cuts} cuts with {found.num_frames} labels"

@@ -149,6 +149,7 @@ def label_cuts(
     folder = Path(folder)
     recipe = {**recipe, "shard_size": shard_size}
     if is_done(folder, recipe):
+        _remove_lists(folder)
         return
     source = iter(cuts)
     chunks = iter(lambda: list(itertools.islice(source, shard_size)), [])
@@ -264,11 +265,14 @@ def _finish(folder: Path, num_shards: int, recipe: dict[str, Any]) -> None:
                     total.add(cut["custom"]["labels"]["array"]["shape"][0], cut["duration"])
                     joined.write(line)
     write_summary(folder, recipe, total, [path for _, _, path in paths])
-    for _, cuts_path, skipped_path in paths:
-        cuts_path.unlink()
-        skipped_path.unlink()
-    for left_by_a_crash in (folder / "shards").glob(".*.tmp"):
-        left_by_a_crash.unlink()
+    _remove_lists(folder)
+
+
+def _remove_lists(folder: Path) -> None:
+    """Removes the shards' manifests and lists, which are joined, and what a crash left."""
+    for pattern in ("*.cuts.jsonl.gz", "*.skipped.jsonl", ".*.tmp"):
+        for path in (folder / "shards").glob(pattern):
+            path.unlink()
 
 
 def write_summary(

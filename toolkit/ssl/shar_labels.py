@@ -10,6 +10,7 @@ A folder of labels holds
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ def label_shar(
         raise UserError(f"jobs: found {jobs}, expected 1 or more")
     source, folder = Path(source), Path(folder)
     if is_done(folder, recipe):
+        _remove_lists(folder)
         return
     shards = [SharShard(name, source, folder) for name in shard_names(source)]
     yield from run_shards(shards, build, jobs)
@@ -122,7 +124,7 @@ def _add(file: tarfile.TarFile, cut: MonoCut, labels: np.ndarray, frame_shift: f
 def _finish(shards: list[SharShard], source: Path, folder: Path, recipe: dict[str, Any]) -> None:
     """Links the cuts and the audio, and sums up."""
     target = folder / "shar"
-    for left_by_a_crash in (*target.glob(".*.tmp"), *(folder / "shards").glob(".*.tmp")):
+    for left_by_a_crash in target.glob(".*.tmp"):
         left_by_a_crash.unlink()
     for path in sorted(source.iterdir()):
         link = target / path.name
@@ -135,7 +137,10 @@ def _finish(shards: list[SharShard], source: Path, folder: Path, recipe: dict[st
         total.num_frames += found["frames"]
         total.audio_seconds += found["seconds"]
     write_summary(folder, recipe, total, [shard.skipped_path for shard in shards])
-    for shard in shards:
-        shard.summary_path.unlink()
-        shard.skipped_path.unlink()
-    (folder / "shards").rmdir()
+    _remove_lists(folder)
+
+
+def _remove_lists(folder: Path) -> None:
+    """Removes the shards' summaries and lists, which are summed up."""
+    if (folder / "shards").exists():
+        shutil.rmtree(folder / "shards")

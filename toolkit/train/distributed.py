@@ -17,7 +17,7 @@ from torch import Tensor
 from toolkit.errors import UserError
 
 LOCK = ".lock"
-"""File of an experiment folder that a run holds locked."""
+"""File of a folder that a run holds locked."""
 
 # While the main process prepares (reads all transcripts to learn a tokenizer, say), the others wait for it, and the
 # 10 minutes that PyTorch would give it on GPUs can be too few. This is no watch over processes that die: torchrun is.
@@ -93,14 +93,14 @@ def _own_device() -> torch.device:
 
 @contextmanager
 def sole_owner(folder: Path, patience: float = 30.0) -> Iterator[None]:
-    """Keeps a second run out of an experiment folder; the lock goes with the process, however it ends.
+    """Keeps a second run out of a folder; the lock goes with the process, however it ends.
 
     Args:
-        folder: the experiment, which exists.
+        folder: of an experiment or of labels; it exists.
         patience: seconds to wait for a run that is just ending.
 
     Raises:
-        UserError: another process still trains there.
+        UserError: another process still works there.
     """
     with open(folder / LOCK, "w") as file:
         until, told = time.monotonic() + patience, False
@@ -111,7 +111,7 @@ def sole_owner(folder: Path, patience: float = 30.0) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > until:
                     raise UserError(
-                        f"{folder}: another process trains here; expected one run a folder"
+                        f"{folder}: another process works here; expected one run a folder"
                     ) from None
                 if not told:
                     print(f"{folder}: waiting for another process to end", file=sys.stderr, flush=True)
