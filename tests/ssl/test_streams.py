@@ -213,5 +213,5 @@ def test_training_reads_a_labelled_shar_folder(tmp_path, desk, root):
         ]
     )
     rows = [json.loads(line) for line in (tmp_path / "exp/metrics.jsonl").read_text().splitlines()]
-    assert len(rows) == 3 and all(0 < row["loss"] < 10 for row in rows)
+    assert len(rows) == 3 and all(0 < row["loss"] < 20 for row in rows)
     assert not (tmp_path / "exp/skipped.jsonl").read_text()
