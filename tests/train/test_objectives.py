@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,20 +74,25 @@ def rank_of_two(rank: int, port: int, folder: Path) -> None:
             train(name, folder / name, world)
 
 
-@pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes left, a folder for each objective."""
-    folder = tmp_path_factory.mktemp("two")
+def in_two_processes(work: Callable[[int, int, Path], None], folder: Path) -> None:
+    """Calls a function with rank, port and folder in each of two processes, to a good end."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=rank_of_two, args=(rank, port, folder)) for rank in range(2)]
+    processes = [context.Process(target=work, args=(rank, port, folder)) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(300)
         assert process.exitcode == 0
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes left, a folder for each objective."""
+    folder = tmp_path_factory.mktemp("two")
+    in_two_processes(rank_of_two, folder)
     return folder
 
 

@@ -85,6 +85,10 @@ class RelativeBias(nn.Module):
         weight = self.embedding.weight
         distances = torch.arange(1 - frames, frames, device=weight.device)
         table = self.embedding(self.bucket(distances)).t()
+        if torch.compiler.is_compiling():
+            # Windows would be compiled for one number of frames.
+            index = distances[frames - 1 :]
+            return table[:, index - index[:, None] + frames - 1]
         # Row i of the windows holds distances i - T + 1 to i: that of query T - 1 - i.
         return table.unfold(1, frames, 1).flip(1)
 

@@ -42,4 +42,6 @@ def compiled(model: nn.Module, backend: str | Callable = "inductor") -> nn.Modul
     # Would cut the program into pieces between which gradients are sent, but gives up on functions that have a
     # backward of their own.
     torch._dynamo.config.optimize_ddp = False
+    # Channels stand last already where that is faster; and with it PyTorch 2.11 fails on any number of frames.
+    torch._inductor.config.layout_optimization = False
     return torch.compile(model, dynamic=True, backend=backend)
