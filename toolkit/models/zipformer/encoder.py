@@ -94,7 +94,8 @@ class ZipformerEncoder(nn.Module, Clocked):
         def resample(output: Tensor) -> Tensor:
             return fit_channels(self.at_output_rate(output, lengths)[:, :size], self.dim)
 
-        last = self.at_output_rate(highest_channels(outputs[1:]), lengths)[:, :size]
+        # Contiguous, as compiled code that takes it is made anew for another order in memory.
+        last = self.at_output_rate(highest_channels(outputs[1:]), lengths)[:, :size].contiguous()
         return EncoderOutput(last, self._output_length(lengths), LazyLayers(outputs, resample))
 
     def at_output_rate(self, x: Tensor, lengths: Tensor) -> Tensor:
