@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from toolkit.models.base import Augment, SpeechEncoder, SpeechModel
+from toolkit.nn.dropout import Dropout
 
 
 class CtcOutput(NamedTuple):
@@ -25,7 +26,7 @@ class CtcModel(SpeechModel):
     def __init__(self, speech: SpeechEncoder, num_symbols: int, dropout: float) -> None:
         super().__init__()
         self.speech = speech
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(speech.dim, num_symbols))
+        self.head = nn.Sequential(Dropout(dropout), nn.Linear(speech.dim, num_symbols))
 
     def forward(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from toolkit.losses.margin import cosine_similarity
 from toolkit.models.base import SpeechEncoder, SpeechModel
+from toolkit.nn.dropout import Dropout
 from toolkit.nn.pooling import AttentiveStatisticsPooling, WeightedLayerSum
 
 
@@ -53,7 +54,7 @@ class SpeakerModel(SpeechModel):
         self.pooling = AttentiveStatisticsPooling(config.hidden_dim, config.attention_dim)
         self.embedding = nn.Sequential(
             nn.LayerNorm(self.pooling.output_dim),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Linear(self.pooling.output_dim, config.embedding_dim),
         )
         self.embedding_dim = config.embedding_dim

@@ -6,6 +6,7 @@ Dimensions: B batch, T frames, D model width, G width inside.
 from torch import Tensor, nn
 
 from toolkit.nn.convolution import DepthwiseConv
+from toolkit.nn.dropout import Dropout
 
 
 class ConvolutionalGating(nn.Module):
@@ -21,7 +22,7 @@ class ConvolutionalGating(nn.Module):
         # At first the gate is open and frames do not meet, so that training begins as with a feed-forward module.
         nn.init.normal_(self.depthwise.weight, std=1e-6)
         nn.init.ones_(self.depthwise.bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.project = nn.Linear(inner // 2, dim)
 
     def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:

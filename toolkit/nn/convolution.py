@@ -6,6 +6,7 @@ Dimensions: B batch, T frames, F features, D model width.
 import torch
 from torch import Tensor, nn
 
+from toolkit.nn.dropout import Dropout
 from toolkit.nn.masks import valid_mask
 
 
@@ -41,7 +42,7 @@ class ConvolutionModule(nn.Module):
         self.depthwise = DepthwiseConv(dim, kernel_size)
         self.norm = nn.LayerNorm(dim)
         self.project = nn.Linear(dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
         """Convolves over time.

@@ -22,6 +22,7 @@ from torch.nn import functional
 from toolkit.errors import UserError
 from toolkit.models.base import Encoder, SpeechEncoder
 from toolkit.models.output import EncoderOutput
+from toolkit.nn.dropout import Dropout
 from toolkit.nn.masks import valid_mask
 from toolkit.nn.scheduled import Clocked, Scheduled
 from toolkit.ssl.masking import MaskConfig, draw_mask, split
@@ -184,7 +185,7 @@ class Decoder(nn.Module):
         super().__init__()
         kernel, groups = config.decoder_kernel, config.decoder_groups
         widths = [dim] + [config.decoder_dim] * config.decoder_layers
-        self.dropout = nn.Dropout(config.decoder_dropout)
+        self.dropout = Dropout(config.decoder_dropout)
         self.convs = nn.ModuleList(
             nn.Conv1d(width, following, kernel, padding=kernel // 2, groups=groups)
             for width, following in pairwise(widths)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from toolkit.models.base import SpeechEncoder
 from toolkit.models.output import EncoderOutput
+from toolkit.nn.dropout import Dropout
 from toolkit.nn.masks import valid_mask
 from toolkit.nn.scheduled import Clocked
 from toolkit.ssl.hubert import mean_square
@@ -89,7 +90,7 @@ class Wav2Vec2Objective(Objective, Clocked):
     def __init__(self, config: Wav2Vec2Config, speech: SpeechEncoder) -> None:
         super().__init__()
         self.config = config
-        self.dropout = nn.Dropout(config.target_dropout)
+        self.dropout = Dropout(config.target_dropout)
         self.quantizer = GumbelQuantizer(
             speech.latent_dim, config.groups, config.entries, config.codevector_dim
         )

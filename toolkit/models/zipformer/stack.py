@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from toolkit.models.zipformer.config import StackSizes
 from toolkit.models.zipformer.context import Context
 from toolkit.models.zipformer.layer import Bypass, LayerState, ZipformerLayer
+from toolkit.nn.dropout import Dropout
 from toolkit.nn.masks import valid_mask
 from toolkit.nn.scheduled import Scheduled
 
@@ -66,7 +67,7 @@ class Stack(nn.Module):
     ) -> None:
         super().__init__()
         self.factor = sizes.downsampling
-        self.position_dropout = nn.Dropout(0.15)
+        self.position_dropout = Dropout(0.15)
         final = FINAL_SKIP * self.factor**0.5
         start, step = warm_up[0], (warm_up[1] - warm_up[0]) / sizes.num_layers
         skips = [
