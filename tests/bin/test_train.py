@@ -76,6 +76,29 @@ def test_every_setting_is_printed_with_its_meaning(recipe, capsys):
     assert "encoder:  # What turns features into representations. (name: conformer" in printed
 
 
+def test_an_encoder_is_that_of_the_pretrained_model_where_none_is_described(recipe, tmp_path, capsys):
+    run(recipe, tmp_path / "first", "--train.max_updates=1")
+    model = tmp_path / "first" / "model"
+    path = tmp_path / "silent.yaml"
+    raw = yaml.safe_load(CONFIG)
+    speech = raw.pop("speech")
+    path.write_text(yaml.safe_dump(raw | {"init": {"model": str(model)}}))
+    folder = tmp_path / "exp"
+    run(str(path), folder, "--train.max_updates=2")
+    run(str(path), folder)
+    log = (folder / "log.txt").read_text()
+    assert f"encoder from {model / 'model.safetensors'}" in log and "(update 2)" in log
+    first, found = (config.load(AsrConfig, name / "config.yaml") for name in (tmp_path / "first", folder))
+    assert found.speech == first.speech and found.speech.encoder.dim == speech["encoder"]["dim"]
+    capsys.readouterr()
+    train.main(["--config", str(path), "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["speech"] == config.to_dict(first.speech)
+    with pytest.raises(UserError, match="speech.encoder.dim: found 256, expected 16; .*num_layers: found 6"):
+        run(str(path), tmp_path / "other", "--speech.encoder.name=conformer")
+    with pytest.raises(UserError, match="none/config.yaml: no such file"):
+        run(str(path), tmp_path / "other", "--init.model=none")
+
+
 def test_going_on_and_beginning_anew(recipe, tmp_path, capsys):
     folder = tmp_path / "exp"
     run(recipe, folder)

@@ -4,6 +4,7 @@ from itertools import islice
 
 import pytest
 import torch
+import yaml
 from lhotse import CutSet
 from lhotse.utils import fastcopy
 
@@ -13,8 +14,9 @@ from toolkit.data.manifests import mono_cut, open_cuts, write_cuts
 from toolkit.data.shar import write_shar
 from toolkit.data.synthetic import synthetic_cuts
 from toolkit.errors import UserError
+from toolkit.models.base import SpeechConfig
 from toolkit.tasks.asr import AsrConfig, AsrTask
-from toolkit.tasks.base import named_cuts
+from toolkit.tasks.base import check_speech, named_cuts
 from toolkit.tasks.load import save_model
 from toolkit.tasks.speaker import SpeakerConfig, SpeakerTask
 from toolkit.tasks.ssl import SslConfig, SslTask
@@ -69,7 +71,7 @@ def test_without_a_pretrained_encoder_nothing_is(tmp_path, manifest):
 def test_an_encoder_of_another_size(tmp_path, manifest, pretrained):
     other = {"encoder": SPEECH["encoder"] | {"dim": 32}}
     task = asr(tmp_path, manifest, init={"model": str(pretrained)}, speech=other)
-    with pytest.raises(UserError, match="model.safetensors: weights of another model: .* of another shape"):
+    with pytest.raises(UserError, match="speech.encoder.dim: found 32, expected 16 as in .*config.yaml"):
         task.initialize(task.build_model(), print)
     task = asr(tmp_path, manifest, init={"model": str(tmp_path / "none")})
     with pytest.raises(UserError, match="none/model.safetensors: no such file, expected a checkpoint"):
@@ -84,11 +86,13 @@ def test_an_encoder_of_another_size(tmp_path, manifest, pretrained):
             {"frontend": {"sample_rate": 8000}},
             "speech.frontend.sample_rate: found 8000, expected 16000 as in",
         ),
+        (
+            {"encoder": {"dim": 32, "num_layers": 2, "num_heads": 4, "kernel_size": 5}},
+            "speech.encoder.dim: found 32, expected 16; .*num_layers: .*num_heads: .*; and 1 more as in",
+        ),
     ],
 )
-def test_an_encoder_of_other_settings_with_weights_of_equal_shape(
-    tmp_path, manifest, pretrained, section, message
-):
+def test_an_encoder_of_other_settings(tmp_path, manifest, pretrained, section, message):
     speech = {
         "encoder": SPEECH["encoder"] | section.get("encoder", {}),
         "frontend": section.get("frontend", {}),
@@ -98,11 +102,27 @@ def test_an_encoder_of_other_settings_with_weights_of_equal_shape(
         task.initialize(task.build_model(), print)
 
 
-def test_dropout_may_differ_from_that_of_pretraining(tmp_path, manifest, pretrained):
+def test_what_shows_in_training_alone_may_differ_from_pretraining(tmp_path, manifest, pretrained):
     speech = {"encoder": SPEECH["encoder"] | {"dropout": 0.3}, "frontend": {"backend": "auto"}}
     task, said = asr(tmp_path, manifest, init={"model": str(pretrained)}, speech=speech), []
     task.initialize(task.build_model(), said.append)
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("key", ["layer_drop", "checkpointing"])
+def test_a_transformer_may_be_trained_in_another_way(tmp_path, key):
+    encoder = {"name": "transformer", "dim": 16, "num_layers": 1, "num_heads": 2, "feed_forward_dim": 16}
+    speech = {"frontend": {"name": "waveform"}, "encoder": encoder}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"speech": speech}))
+    same, other = (
+        build(SpeechConfig, speech | {"encoder": encoder | changes}, "test")
+        for changes in ({key: 0.2 if key == "layer_drop" else True}, {"norm_first": True})
+    )
+    same.frontend.feature_grad_mult = 0.0
+    check_speech(same, path)
+    with pytest.raises(UserError, match="^speech.encoder.norm_first: found True, expected False as in"):
+        check_speech(other, path)
 
 
 def test_validation_is_one_plain_pass(tmp_path, manifest):

@@ -49,10 +49,11 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit import config
     from toolkit.errors import UserError
     from toolkit.tasks import TASKS, task_class
+    from toolkit.tasks.base import with_speech
 
     raw = config.apply_overrides(config.read_yaml(args.config), overrides)
     task_type = task_class(raw.get("task"), args.config, TASKS)
-    settings = config.build(task_type.Config, raw, args.config)
+    settings = config.build(task_type.Config, with_speech(raw), args.config)
     if args.print_config:
         print(config.describe(settings), end="")
         return

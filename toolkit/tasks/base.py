@@ -22,6 +22,9 @@ from toolkit.data.synthetic import synthetic_cuts
 from toolkit.errors import UserError
 from toolkit.models.base import SpeechConfig
 
+# Ends of the keys of an encoder that change nothing of what is computed without gradients.
+ONLY_IN_TRAINING = ("dropout", "layer_drop", "checkpointing", "feature_grad_mult", "frontend.backend")
+
 
 @dataclass
 class DataConfig:
@@ -42,7 +45,7 @@ class InitConfig:
     """A pretrained encoder to begin with."""
 
     model: str | None = None
-    """Model directory whose encoder is taken over; null begins from scratch."""
+    """Model directory whose encoder is taken over, and its section `speech` if none is given; null: from scratch."""
     lr_factor: float = 1.0
     """What the learning rate of the pretrained encoder is multiplied by."""
 
@@ -100,8 +103,8 @@ class Task:
         speech = {
             name.removeprefix("speech."): t for name, t in tensors.items() if name.startswith("speech.")
         }
-        checkpoint.load_weights(model.speech, speech, path)
         check_speech(self.config.speech, path.with_name("config.yaml"))
+        checkpoint.load_weights(model.speech, speech, path)
         say(f"encoder from {path}")
 
     def training_batches(
@@ -192,6 +195,24 @@ def named_cuts(name: str, key: str, shard_seed: int | None = None) -> CutSet:
     return open_cuts(name, shard_seed)
 
 
+def with_speech(raw: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a training, read but not built; its section `speech` is that of `init.model` if it has none.
+
+    Raises:
+        UserError: the pretrained model has no valid configuration.
+    """
+    init = raw.get("init")
+    model = init.get("model") if isinstance(init, dict) else None
+    if raw.get("speech") is not None or not isinstance(model, str):
+        return raw
+    return {**raw, "speech": config.to_dict(speech_of(Path(model) / "config.yaml"))}
+
+
+def speech_of(path: Path) -> SpeechConfig:
+    """The section `speech` of the configuration file of a pretrained model."""
+    return config.build(SpeechConfig, config.read_yaml(path).get("speech") or {}, f"{path}: speech")
+
+
 def check_speech(speech: SpeechConfig, path: Path) -> None:
     """Compares an encoder with that of the configuration file of a pretrained model.
 
@@ -200,13 +221,17 @@ def check_speech(speech: SpeechConfig, path: Path) -> None:
     Raises:
         UserError: they would not compute the same from the same weights.
     """
-    section = config.read_yaml(path).get("speech") or {}
-    pretrained = config.build(SpeechConfig, section, f"{path}: speech")
-    differences = config.differences(config.to_dict(speech), config.to_dict(pretrained))
-    for key, (found, expected) in differences.items():
-        # These change nothing that is computed without gradients.
-        if not key.endswith("dropout") and key != "frontend.backend":
-            raise UserError(f"speech.{key}: found {found!r}, expected {expected!r} as in {path}")
+    differences = config.differences(config.to_dict(speech), config.to_dict(speech_of(path)))
+    wrong = [
+        f"speech.{key}: found {found!r}, expected {expected!r}"
+        for key, (found, expected) in differences.items()
+        if not key.endswith(ONLY_IN_TRAINING)
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UserError(
+            f"{'; '.join(wrong[:3])}{more} as in {path}; without a section speech that of {path} is taken over"
+        )
 
 
 def check_rate(cut: Cut, sample_rate: int, source: str) -> Cut:
