@@ -59,6 +59,14 @@ def test_fine_tuned_features_learn_everything_that_is_used(folder):
         assert not features(*batch())[0].requires_grad
 
 
+def test_lengths_beyond_the_samples(folder):
+    waveforms, lengths = batch()
+    for features in (toolkit.load(folder).features, toolkit.pretrained(folder)):
+        with pytest.raises(ValueError, match="lengths must be at most 8000, the number of samples, got 8001"):
+            features(waveforms, torch.tensor([5000, 8001]))
+        features(waveforms, lengths)
+
+
 def test_not_a_model(tmp_path):
     with pytest.raises(UserError, match="not a model directory"):
         toolkit.pretrained(tmp_path)

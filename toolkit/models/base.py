@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from toolkit.config import choice
 from toolkit.models.output import EncoderOutput
 from toolkit.models.registry import ENCODERS, FRONTENDS
+from toolkit.nn.eager import eager_on_cpu
 from toolkit.nn.scheduled import Clocked
 
 SHORTEST_SECONDS = 0.1
@@ -146,5 +147,24 @@ class SpeechModel(nn.Module):
 
     @torch.no_grad()
     def features(self, waveforms: Tensor, lengths: Tensor) -> EncoderOutput:
-        """Every layer's output, without gradients; arguments as in `SpeechEncoder.forward`."""
+        """Every layer's output, without gradients; arguments as in `SpeechEncoder.forward`.
+
+        Raises:
+            ValueError: see `check_lengths`.
+        """
+        check_lengths(waveforms, lengths)
         return self.speech(waveforms, lengths)
+
+
+def check_lengths(waveforms: Tensor, lengths: Tensor) -> None:
+    """Refuses lengths (B,) beyond the S samples of waveforms (B, S).
+
+    Only lengths on the CPU are looked at, and not in compiled code: a GPU would have to be waited for.
+
+    Raises:
+        ValueError: an utterance is longer than what there is of it.
+    """
+    if eager_on_cpu(lengths) and (longest := int(lengths.max())) > waveforms.shape[1]:
+        raise ValueError(
+            f"lengths must be at most {waveforms.shape[1]}, the number of samples, got {longest}"
+        )

@@ -6,7 +6,7 @@ Dimensions: B batch, S samples, T encoder frames, D encoder width, L layers.
 import torch
 from torch import Tensor, nn
 
-from toolkit.models.base import SpeechEncoder
+from toolkit.models.base import SpeechEncoder, check_lengths
 from toolkit.nn.pooling import WeightedLayerSum
 
 
@@ -52,7 +52,12 @@ class PretrainedFeatures(nn.Module):
 
         Returns:
             (B, T, D) frames, which hold arbitrary values past an utterance's length, and the lengths (B,) int64.
+
+        Raises:
+            ValueError: lengths on the CPU are more than S; those on a GPU are not looked at, as it would have to be
+                waited for.
         """
+        check_lengths(waveforms, lengths)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             output = self.speech(waveforms, lengths)
         return self.layer_sum(output.layers), output.lengths
