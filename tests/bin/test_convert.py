@@ -98,20 +98,23 @@ def test_missing_and_extra_weights_are_listed_and_refused(tmp_path, capsys, enco
     gone = "encoder.encoders.0.layers.0.feed_forward1.in_proj.weight"
     state = {name: tensor for name, tensor in state.items() if name != gone}
     state |= {f"mystery.{index}": torch.zeros(1) for index in range(6)}
-    arguments = ["--from", "icefall", written(tmp_path / "x.pt", state), str(tmp_path / "model"), *SET]
+    path = written(tmp_path / "x.pt", state)
+    arguments = ["--from", "icefall", path, str(tmp_path / "model"), *SET]
     with pytest.raises(UserError) as caught:
         convert.main(arguments)
-    missing = (
-        "1 missing (speech.encoder.stacks.0.layers.0.feed_forward1.expand.weight), --allow-missing takes it"
-    )
+    expanded = "speech.encoder.stacks.0.layers.0.feed_forward1.expand.weight"
+    missing = f"1 missing ({expanded}), --allow-missing takes it"
     extra = "6 extra (mystery.0, mystery.1, mystery.2, mystery.3, ... (6 in all)), --allow-extra takes it"
     assert missing in str(caught.value) and extra in str(caught.value)
+    listed = capsys.readouterr().err.splitlines()
+    assert listed[:2] == ["missing, by the names of the toolkit:", f"  {expanded}"]
+    assert listed[2:] == [f"extra, by the names of {path}:", *(f"  mystery.{index}" for index in range(6))]
     for allowed in ("--allow-missing", "--allow-extra"):
         with pytest.raises(UserError, match="weights of another model: . (missing|extra)"):
             convert.main([*arguments, allowed])
     assert not (tmp_path / "model").exists()
     convert.main([*arguments, "--allow-missing", "--allow-extra"])
-    assert "missing: speech.encoder.stacks.0" in capsys.readouterr().out
+    assert f"missing, by the names of the toolkit:\n  {expanded}\n" in capsys.readouterr().err
     assert toolkit.load(tmp_path / "model").speech.num_layers == 3
 
 
@@ -148,7 +151,7 @@ def test_an_output_that_holds_something(tmp_path, state):
             "x.pt: checkpoint: found no name like encoder.encoders.0",
         ),
         ("fairseq", {"other.weight": torch.zeros(2)}, r"x.pt: found no encoder.layers.0.fc1.weight"),
-        ("fairseq", {}, "x.pt: found model, expected weights under 'model'"),
+        ("fairseq", {}, "x.pt: found model, expected weights at the top or under model"),
     ],
 )
 def test_other_architectures(tmp_path, kind, content, message):
@@ -165,6 +168,13 @@ def test_inputs_of_the_wrong_kind(tmp_path, state):
             convert.main(["--from", kind, str(tmp_path), str(tmp_path / "model")])
     with pytest.raises(UserError, match="x.pt: found no encoder.layers.0.fc1.weight"):
         convert.main(["--from", "fairseq", path, str(tmp_path / "model")])
+
+
+def test_the_width_of_features_that_shapes_have_is_asked_for(tmp_path, state):
+    path = written(tmp_path / "x.pt", state)
+    message = r"x.pt: feature_dim: not given, .* is 80, expected 16 as .* have it \(--set feature_dim=N\)"
+    with pytest.raises(UserError, match=message):
+        convert.main(["--from", "icefall", path, str(tmp_path / "model"), *SET[:-2]])
 
 
 @pytest.mark.parametrize("text", ["num_heads", "=3", "num_heads="])

@@ -73,8 +73,13 @@ def test_weights_of_torch_save_with_names_of_before(folder, expected):
     tensors[f"{conv}weight_g"] = tensors.pop(f"{conv}parametrizations.weight.original0")
     tensors[f"{conv}weight_v"] = tensors.pop(f"{conv}parametrizations.weight.original1")
     (folder / "model.safetensors").unlink()
-    torch.save({f"hubert.{name}": tensor for name, tensor in tensors.items()}, folder / "pytorch_model.bin")
-    assert same(read_hf(folder), expected)
+    prefixed = {f"hubert.{name}": tensor for name, tensor in tensors.items()}
+    for content in (prefixed, {"state_dict": prefixed, "epoch": 3}, {"model": prefixed}):
+        torch.save(content, folder / "pytorch_model.bin")
+        assert same(read_hf(folder), expected)
+    torch.save({"net": prefixed}, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="pytorch_model.bin: found net, expected weights at the top or under"):
+        read_hf(folder)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +171,9 @@ def test_an_index_of_files_of_this_folder_only(folder, content):
 def test_a_preprocessor_that_is_none(folder):
     (folder / "preprocessor_config.json").write_text("[1]")
     with pytest.raises(UserError, match="preprocessor_config.json: found list, expected a mapping"):
+        read_hf(folder)
+    (folder / "preprocessor_config.json").write_text('{"do_normalize": "false"}')
+    with pytest.raises(UserError, match="config.json: do_normalize: found 'false', expected true or false"):
         read_hf(folder)
 
 

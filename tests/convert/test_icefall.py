@@ -119,12 +119,15 @@ def test_defaults_are_taken_where_they_fit():
         ({"encoder_unmasked_dim": 999}, r"encoder_unmasked_dim: found \[999, 999, 999\], expected at most"),
         ({"num_heads": "3"}, r"num_heads: found \[3, 3, 3\], expected divisors of \[8, 8, 8\]"),
         ({"num_heads": "2,2"}, "num_heads: found '2,2', expected one number or 3"),
-        ({"num_heads": "two"}, "num_heads: found 'two', expected numbers with commas between"),
+        ({"num_heads": "two"}, "num_heads: found 'two', expected whole numbers with commas between"),
+        ({"num_heads": 1.5}, "num_heads: found 1.5, expected whole numbers"),
+        ({"num_heads": [2, 2.0, 2]}, r"num_heads: found \[2, 2.0, 2\], expected whole numbers"),
+        ({"num_heads": True}, "num_heads: found True, expected whole numbers"),
         ({"value_head_dim": "5"}, r"value_head_dim: found \[5, 5, 5\], expected \[4, 4, 4\]"),
         ({"num_heads": 0}, r"num_heads: found \[0, 0, 0\], expected at least 1"),
         ({"num_heads": None, "query_head_dim": 0}, r"query_head_dim: found \[0, 0, 0\], expected at least 1"),
         ({"feature_dim": "40,40"}, "feature_dim: found '40,40', expected one number"),
-        ({"feature_dim": 40}, "feature_dim: found 40, expected what gives 19 after convolutions"),
+        ({"feature_dim": 40}, "feature_dim: found 40, expected 79 or 80 or 81 or 82 as the checkpoint"),
     ],
 )
 def test_settings_that_do_not_fit(settings, message):
@@ -160,6 +163,9 @@ def test_a_front_end_that_is_not_as_told():
     _, state = make("ssl")
     with pytest.raises(UserError, match="conv_feature_layers: found .* as in the checkpoint"):
         read_icefall(state, SETTINGS)
+    fitting = SETTINGS | {"conv_feature_layers": "[(6,10,5)] + [(6,3,2)] * 4 + [(6,2,2)] * 2"}
+    with pytest.raises(UserError, match="do_normalize: found 'false', expected true or false"):
+        read_icefall(state, fitting | {"do_normalize": "false"})
     state["feature_extractor.gate.weight"] = torch.zeros(1)
     with pytest.raises(UserError, match="found feature_extractor.gate.weight"):
         read_icefall(state, SETTINGS)

@@ -187,9 +187,12 @@ def test_what_is_no_file(tmp_path):
 
 def test_no_weights(tmp_path):
     for content, message in [({"model": {}}, "found model"), ({}, "found nothing"), ({"a": 1}, "found a")]:
-        with pytest.raises(UserError, match=f"x.pt: {message}, expected weights under 'model'"):
+        with pytest.raises(UserError, match=f"x.pt: {message}, expected weights at the top or under model"):
             state_dict(content, "x.pt")
     with pytest.raises(UserError, match="x.pt: found list, expected a dictionary"):
         read_checkpoint(written(tmp_path / "x.pt", [WEIGHT]))
     tensors, rest = state_dict({"a": WEIGHT, "_ema": {"b": WEIGHT}}, "x.pt")
     assert list(tensors) == ["a"] and rest == ["_ema"]
+    nested = {"model": {"layers": 1}, "state_dict": {"a": WEIGHT, "step": 3}, "epoch": torch.zeros(1)}
+    tensors, rest = state_dict(nested, "x.pt")
+    assert list(tensors) == ["a"] and rest == ["step"]

@@ -1,6 +1,7 @@
 """Turn pretrained encoders of other programs into model directories."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,10 +112,12 @@ def read(args: argparse.Namespace) -> "Converted":
             raise UserError(f"{found}: found with --from hf, whose config.json and weights hold all there is")
         return read_hf(args.input)
     content = read_checkpoint(args.input)
-    key = "model_avg" if args.average else "model"
-    if args.average and key not in content:
-        raise UserError(f"{args.input}: found no {key}, expected a checkpoint of a training with averaging")
-    state, left_out = state_dict(content, args.input, key)
+    if args.average and "model_avg" not in content:
+        raise UserError(
+            f"{args.input}: found no model_avg, expected a checkpoint of a training with averaging"
+        )
+    keys = ["model_avg"] if args.average else ["model", "state_dict"]
+    state, left_out = state_dict(content, args.input, keys)
     try:
         if args.source == "fairseq":
             from toolkit.convert.fairseq import OPTIONS, fairseq_options, read_fairseq
@@ -179,7 +182,7 @@ def sort_out(left_out: list[str]) -> tuple[list[str], list[str]]:
 
 
 def fill(model: Any, converted: "Converted", extra: list[str], args: argparse.Namespace) -> None:
-    """Copies the weights into the model.
+    """Copies the weights into the model, and lists on standard error what is missing or has no place there.
 
     Raises:
         UserError: some are missing, of another shape, or have no place there, and that is not allowed.
@@ -193,19 +196,27 @@ def fill(model: Any, converted: "Converted", extra: list[str], args: argparse.Na
         for name, tensor in converted.weights.items()
         if f"speech.{name}" in own
     }
-    extra = extra + [name for name in converted.weights if f"speech.{name}" not in own]
     missing = [name for name in own if name not in weights]
-    problems = []
-    for names, kind, allowed in (
-        (missing, "missing", args.allow_missing),
-        (extra, "extra", args.allow_extra),
+    placeless = [f"speech.{name}" for name in converted.weights if f"speech.{name}" not in own]
+    for kind, whose, names in (
+        ("missing", "the toolkit", missing),
+        ("extra", args.input, extra),
+        ("extra", "the toolkit", placeless),
     ):
-        if names and not allowed:
-            problems.append(f"{len(names)} {kind} ({summary(names)}), --allow-{kind} takes it nevertheless")
-        elif names:
-            print(f"{kind}: {summary(names)}")
+        if names:
+            print(f"{kind}, by the names of {whose}:", *names, sep="\n  ", file=sys.stderr)
+    problems = [
+        f"{len(names)} {kind} ({summary(names)}), --allow-{kind} takes it nevertheless"
+        for kind, names, allowed in (
+            ("missing", missing, args.allow_missing),
+            ("extra", extra + placeless, args.allow_extra),
+        )
+        if names and not allowed
+    ]
     if problems:
-        raise UserError(f"{args.input}: weights of another model: {'; '.join(problems)}")
+        raise UserError(
+            f"{args.input}: weights of another model: {'; '.join(problems)}; all are listed above"
+        )
     checkpoint.load_weights(model, {**own, **weights}, args.input)
 
 

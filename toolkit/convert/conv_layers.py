@@ -26,7 +26,8 @@ def read_conv_layers(state: dict[str, Tensor], settings: dict[str, Any]) -> tupl
         The configuration of the front end, and its weights by name within `SpeechEncoder`.
 
     Raises:
-        UserError: a name that no front end has, or `conv_feature_layers` that do not fit the shapes.
+        UserError: a name that no front end has, `conv_feature_layers` that do not fit the shapes, or another setting
+            that is none.
     """
     weights = {}
     for name, tensor in state.items():
@@ -46,6 +47,9 @@ def read_conv_layers(state: dict[str, Tensor], settings: dict[str, Any]) -> tupl
         raise UserError(
             f"conv_feature_layers: found {described}, expected dimensions and kernels {found} as in the checkpoint"
         )
+    normalize = settings.get("do_normalize", True)
+    if not isinstance(normalize, bool):
+        raise UserError(f"do_normalize: found {normalize!r}, expected true or false")
     dims, kernels, strides = (list(numbers) for numbers in zip(*layers, strict=True))
     config = {
         "name": "waveform",
@@ -54,7 +58,7 @@ def read_conv_layers(state: dict[str, Tensor], settings: dict[str, Any]) -> tupl
         "strides": strides,
         "norm": "layer" if "conv_layers.0.2.1.weight" in state else "group",
         "bias": "conv_layers.0.0.bias" in state,
-        "normalize": bool(settings.get("do_normalize", True)),
+        "normalize": normalize,
         "feature_grad_mult": settings.get("feature_grad_mult", 1.0),
     }
     return config, weights

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from toolkit import checkpoint, config
 from toolkit.convert.converted import Converted
-from toolkit.convert.safe import read_checkpoint
+from toolkit.convert.safe import read_checkpoint, state_dict
 from toolkit.errors import UserError
 from toolkit.files import read_json
 from toolkit.models.base import SpeechConfig
@@ -58,7 +58,9 @@ def read_hf(folder: str | Path) -> Converted:
     settings = _read_mapping(path)
     preprocessor = folder / "preprocessor_config.json"
     if preprocessor.is_file():
-        settings["do_normalize"] = _read_mapping(preprocessor).get("do_normalize", True)
+        settings["do_normalize"] = normalize = _read_mapping(preprocessor).get("do_normalize", True)
+        if not isinstance(normalize, bool):
+            raise UserError(f"{preprocessor}: do_normalize: found {normalize!r}, expected true or false")
     return from_hf(settings, _read_weights(folder), str(path))
 
 
@@ -147,4 +149,4 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 def _read_file(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return checkpoint.load(path)[0]
-    return {name: t for name, t in read_checkpoint(path).items() if isinstance(t, Tensor)}
+    return state_dict(read_checkpoint(path), path)[0]

@@ -119,7 +119,11 @@ def read_icefall(state: State, settings: dict[str, Any]) -> Converted:
         weights.setdefault("encoder.project.weight", torch.eye(first))
         weights.setdefault("encoder.project.bias", torch.zeros(first))
     else:
-        frontend = {"name": "fbank", "normalize": False, "num_mel_bins": _features(state, base, settings)}
+        frontend = {
+            "name": "fbank",
+            "normalize": False,
+            "num_mel_bins": _features(state, base, first, settings),
+        }
     return Converted({"frontend": frontend, "encoder": encoder}, weights, left_out)
 
 
@@ -246,7 +250,8 @@ def _default_heads(totals: dict[str, list[int]], count: int) -> list[int]:
     )
     if not fits:
         raise UserError(
-            "num_heads: not given, and icefall's defaults do not fit the checkpoint's shapes; expected a number a stack"
+            "num_heads: not given, and icefall's defaults do not fit the checkpoint's shapes; expected a number a "
+            "stack (--set num_heads=N,N,...)"
         )
     return heads
 
@@ -259,7 +264,9 @@ def _unmasked(dims: list[int], settings: dict[str, Any]) -> list[int]:
         return unmasked
     if given:
         raise UserError(f"{name}: found {given}, expected at most the widths {dims}")
-    raise UserError(f"{name}: not given, and icefall's default does not fit the widths {dims}")
+    raise UserError(
+        f"{name}: not given, and icefall's default does not fit the widths {dims} (--set {name}=N,N,...)"
+    )
 
 
 def _chunks(settings: dict[str, Any]) -> dict[str, Any]:
@@ -272,15 +279,20 @@ def _chunks(settings: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _features(state: State, base: str, settings: dict[str, Any]) -> int:
-    """Bins of the filter bank; several numbers would give the same shapes."""
-    (given,) = _numbers(settings, "feature_dim", 1) or DEFAULTS["feature_dim"]
-    out = state.get(f"{base}encoder_embed.out.weight")
-    if out is not None and ((given - 1) // 2 - 1) // 2 * 128 != out.shape[1]:
+def _features(state: State, base: str, first: int, settings: dict[str, Any]) -> int:
+    """Bins of the filter bank: of the width of the first stack, or four numbers that convolutions make one of."""
+    given = _numbers(settings, "feature_dim", 1)
+    (bins,) = given or DEFAULTS["feature_dim"]
+    fitting = [first]
+    if (out := state.get(f"{base}encoder_embed.out.weight")) is not None:
+        fitting = [4 * (out.shape[1] // 128) + more for more in (3, 4, 5, 6)]
+    if bins not in fitting:
+        found = f"found {bins}" if given else f"not given, and icefall's default is {bins}"
         raise UserError(
-            f"feature_dim: found {given}, expected what gives {out.shape[1] // 128} after convolutions"
+            f"feature_dim: {found}, expected {' or '.join(map(str, fitting))} as the checkpoint's shapes have it "
+            "(--set feature_dim=N)"
         )
-    return given
+    return bins
 
 
 def _numbers(settings: dict[str, Any], name: str, count: int | None = None) -> list[int] | None:
@@ -288,13 +300,10 @@ def _numbers(settings: dict[str, Any], name: str, count: int | None = None) -> l
     given = settings.get(name)
     if given is None:
         return None
-    try:
-        parts = (
-            given.split(",") if isinstance(given, str) else given if isinstance(given, Sequence) else [given]
-        )
-        numbers = [int(part) for part in parts]
-    except (TypeError, ValueError):
-        raise UserError(f"{name}: found {given!r}, expected numbers with commas between") from None
+    parts = given.split(",") if isinstance(given, str) else given if isinstance(given, Sequence) else [given]
+    if not all(re.fullmatch(r"\s*-?\d+\s*", str(part)) for part in parts):
+        raise UserError(f"{name}: found {given!r}, expected whole numbers with commas between")
+    numbers = [int(part) for part in parts]
     if count is not None and len(numbers) == 1:
         numbers = numbers * count
     if not numbers or count not in (None, len(numbers)):

@@ -9,6 +9,7 @@ import json
 import pickletools
 import zipfile
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -112,9 +113,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def state_dict(
-    content: dict[str, Any], path: str | Path, key: str = "model"
+    content: dict[str, Any], path: str | Path, keys: Sequence[str] = ("model", "state_dict")
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights in a checkpoint: under `key`, or at its top.
+    """The weights in a checkpoint: under the first of `keys` that has any, or at its top.
 
     Returns:
         Name -> tensor, without gradients; and the names of what stands among them and is no tensor.
@@ -122,14 +123,17 @@ def state_dict(
     Raises:
         UserError: there are none.
     """
-    state = content.get(key)
-    if not isinstance(state, dict):
-        state = content if any(isinstance(value, Tensor) for value in content.values()) else {}
+    places = [*(content.get(key) for key in keys), content]
+    state = next((place for place in places if isinstance(place, dict) and _has_tensors(place)), {})
     tensors = {str(name): value.detach() for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         names = ", ".join(map(str, list(content)[:5])) or "nothing"
-        raise UserError(f"{path}: found {names}, expected weights under {key!r}")
+        raise UserError(f"{path}: found {names}, expected weights at the top or under {' or '.join(keys)}")
     return tensors, [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
+
+
+def _has_tensors(values: dict[str, Any]) -> bool:
+    return any(isinstance(value, Tensor) for value in values.values())
 
 
 def plain(value: Any) -> Any:
