@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.train.toy import toy_trainer, weights
+from tests.train.toy import ToyTask, toy_trainer, weights
 from toolkit import checkpoint
 from toolkit.errors import UserError
 from toolkit.train.state import make_average, update_average
@@ -35,6 +35,37 @@ def test_the_average_equals_the_sum_over_all_updates():
         torch.testing.assert_close(parameter.double(), expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(average[1].running_mean, model[1].running_mean)
     assert average[1].num_batches_tracked == 30
+
+
+class Taught(ToyTask):
+    """With a teacher, which the optimiser leaves alone."""
+
+    def build_model(self):
+        model = super().build_model()
+        model.teacher = nn.Linear(2, 2).requires_grad_(False)
+        return model
+
+    def after_update(self, model):
+        with torch.no_grad():
+            model.teacher.weight.add_(1)
+
+
+def test_a_teacher_is_not_averaged(tmp_path):
+    """The average has the model's own; a checkpoint has it under both names."""
+    trainer = toy_trainer(tmp_path, Taught(), average_decay=0.9)
+    average, model = trainer.run(), trainer.state.model
+    assert average.teacher.weight is model.teacher.weight
+    assert not torch.equal(average.speech.weight, model.speech.weight)
+    path = checkpoint.steps(tmp_path / "checkpoints")[-1]
+    tensors, meta = checkpoint.load(path)
+    assert torch.equal(tensors["average.teacher.weight"], tensors["model.teacher.weight"])
+    assert tensors.keys() >= {f"average.{name}" for name in model.state_dict()}
+    # As in checkpoints of the time when it was averaged.
+    tensors["average.teacher.weight"] -= 1
+    checkpoint.save(path, tensors, meta)
+    again = toy_trainer(tmp_path, Taught(), average_decay=0.9).state
+    assert torch.equal(again.model.teacher.weight, tensors["model.teacher.weight"])
+    assert again.average.teacher.weight is again.model.teacher.weight
 
 
 def test_everything_comes_back_from_disk(tmp_path):

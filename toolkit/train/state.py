@@ -91,9 +91,10 @@ class State:
                 f"{path}: this experiment was started with other settings ({'; '.join(refused[:3])}); expected the "
                 "same, another --exp, or --restart to begin anew"
             )
-        checkpoint.load_weights(self.model, _part(tensors, "model."), path)
         if self.average is not None:
             checkpoint.load_weights(self.average, _part(tensors, "average."), path)
+        # After the average, which has parameters in common with it.
+        checkpoint.load_weights(self.model, _part(tensors, "model."), path)
         self._restore_optimizer(_part(tensors, "optimizer."))
         if meta["scaler"]:  # Empty if the run was not in fp16 until now: then the loss scale starts afresh.
             self.scaler.load_state_dict(meta["scaler"])
@@ -115,14 +116,20 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def make_average(model: nn.Module) -> nn.Module:
-    """A copy of the model to hold the running average of its weights."""
-    return copy.deepcopy(model).requires_grad_(False).eval()
+    """A copy of the model to hold the running average of its weights.
+
+    Parameters that the optimiser does not move, such as a teacher's, are no copies but the model's own.
+    """
+    own = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
+    return copy.deepcopy(model, own).requires_grad_(False).eval()
 
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float, update: int) -> None:
     """Moves the average towards the model; the decay grows from 0.1 to its value so that the start is forgotten."""
     decay = min(decay, (1 + update) / (10 + update))
-    torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
+    pairs = zip(average.parameters(), model.parameters(), strict=True)
+    means, weights = zip(*((mean, p.detach()) for mean, p in pairs if p.requires_grad), strict=True)
+    torch._foreach_lerp_(means, weights, 1 - decay)
     for mean, buffer in zip(average.buffers(), model.buffers(), strict=True):
         mean.copy_(buffer)
