@@ -119,6 +119,15 @@ def test_plus_plus_spreads_over_the_clusters(blobs):
     assert lloyd(frames, start, 1)[1] < lloyd(frames, scattered, 1)[1]
 
 
+def test_features_far_from_zero_give_the_same_clusters(blobs):
+    """On a grid, so that no frame changes with the offset but by it."""
+    near = (blobs * 16).round() / 16 - 50
+    starts = [plus_plus(torch.from_numpy(near + offset), 30, seed=0) - offset for offset in (0, 1000)]
+    assert torch.equal(*starts)
+    labels = [fit(near + offset, 30, seed=0, method="lloyd").predict(near + offset) for offset in (0, 1000)]
+    assert np.array_equal(*labels)
+
+
 def test_plus_plus_copes_with_equal_frames():
     assert plus_plus(torch.ones(10, 2), 3, seed=0).shape == (3, 2)
     assert lloyd(torch.ones(10, 2), plus_plus(torch.ones(10, 2), 3, seed=0), 5)[1] == 0

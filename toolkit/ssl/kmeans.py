@@ -231,20 +231,22 @@ def plus_plus(
     generator = torch.Generator().manual_seed(seed)
     if len(frames) > sample * num_clusters:
         frames = frames[torch.randperm(len(frames), generator=generator)[: sample * num_clusters]]
-    frames = frames.to(device)
+    # Features far from zero would lose digits in the expanded square.
+    centred = frames.to(device)
+    centred = centred - centred.mean(0)
     num_draws = 2 + int(np.log(num_clusters))
-    draws = torch.rand(num_clusters, num_draws, generator=generator, dtype=torch.float64).to(frames.device)
-    norms = frames.square().sum(1)
+    draws = torch.rand(num_clusters, num_draws, generator=generator, dtype=torch.float64).to(centred.device)
+    norms = centred.square().sum(1)
     chosen = (draws[0, :1] * len(frames)).long()
-    nearest = _squared_distances(frames, norms, chosen)[:, 0]
+    nearest = _squared_distances(centred, norms, chosen)[:, 0]
     for draw in draws[1:]:
         total = nearest.double().cumsum(0)
         places = torch.searchsorted(total, draw * total[-1]).clamp(max=len(frames) - 1)
-        distances = torch.minimum(nearest[:, None], _squared_distances(frames, norms, places))
+        distances = torch.minimum(nearest[:, None], _squared_distances(centred, norms, places))
         best = distances.sum(0).argmin()
         chosen = torch.cat([chosen, places[best, None]])
         nearest = distances[:, best]
-    return frames[chosen]
+    return frames[chosen.to(frames.device)].to(device)
 
 
 def lloyd(
