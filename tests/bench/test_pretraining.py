@@ -67,10 +67,23 @@ def test_sizes():
     assert row["gflop_per_second"] == pytest.approx(15.2, abs=0.2)
 
 
-def test_what_cannot_be_measured():
+def test_what_cannot_be_measured(monkeypatch):
     with pytest.raises(UserError, match="--batches: found 0, expected at least 1"):
         bench.main(["loader", "--cuts", "synthetic:30", "--batches", "0"])
     with pytest.raises(UserError, match="--models: found 'gpt', expected one of: "):
         make_task("gpt", [])
     with pytest.raises(UserError, match="--peers: transformers is compared with the objective hubert only"):
         peer_of(OurStep("hubert-base", [*TINY[:-1], "--objective.name=best_rq"], SETTING))
+    # Refused before anything is measured.
+    monkeypatch.setattr("toolkit.bench.pretraining.peak_flops", None)
+    monkeypatch.setattr("toolkit.bench.pretraining.Remote", None)
+    for arguments, message in {
+        "--models hubert-base gpt": "--models: found 'gpt', expected one of: ",
+        "--peers gpt": "--peers: found 'gpt', expected one of: ",
+        "--peers wavlm-base": "--peers: found a model of type wavlm, expected one with HuBERT's encoder",
+        "--peers zipformer-base": "found front end 'waveform' and encoder 'zipformer', expected",
+        "--peers hubert-base --objective.name=best_rq": "transformers is compared with the objective hubert",
+        "--speech.encoder.heads=2": "unknown key",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            bench.main(["ssl", "--device", "cpu", *arguments.split()])

@@ -116,6 +116,14 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * size**3 / best
 
 
+def current(device: str) -> torch.device:
+    """The device of that name, which streams and counters of memory then mean, too."""
+    found = torch.zeros(1, device=device).device
+    if found.type == "cuda":
+        torch.cuda.set_device(found)
+    return found
+
+
 class Remote:
     """A system in a process of its own.
 
@@ -165,8 +173,7 @@ class Remote:
 def _serve(pipe: Connection, build: Callable[[], System], device: str, threads: int, parent: int) -> None:
     die_with_parent(parent)
     torch.set_num_threads(threads)
-    where = torch.device(device)
-    torch.zeros(1, device=where)
+    where = current(device)
     memory = PeakMemory(where)
     try:
         system = build()

@@ -3,6 +3,7 @@
 import tempfile
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from toolkit import config
-from toolkit.bench.measure import Remote, Stopwatch, System, peak_flops
+from toolkit.bench.measure import Remote, Stopwatch, System, current, peak_flops
 from toolkit.data.batch import SslBatch
 from toolkit.errors import UserError
+from toolkit.export.hf import hf_settings, write_hf
 from toolkit.models.published import PUBLISHED
 from toolkit.optim.build import build_optimizer
 from toolkit.tasks.ssl import SslConfig, SslTask
@@ -22,8 +24,6 @@ from toolkit.train.loop import DTYPES
 
 NUM_CLASSES = 504
 """Clusters that a HuBERT model is to tell, as in k2SSL."""
-PEERS = ("hubert", "wav2vec2")
-"""Model types whose pretraining step transformers can do."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Setting:
     precision: str
     """fp32 or bf16."""
     device: str
-    """cpu or cuda."""
+    """cpu or cuda, perhaps with a number."""
     compile: bool
     """Whether ours are compiled."""
 
@@ -95,7 +95,7 @@ class OurStep:
 
 
 class TransformersStep:
-    """The same step with the classes of transformers: HuBERT with a linear head over clusters, or wav2vec 2.0.
+    """The same step with the classes of transformers: HuBERT with a linear head over clusters.
 
     It begins with the same weights, hides the same frames and uses the same settings of AdamW.
 
@@ -119,7 +119,8 @@ class TransformersStep:
 
     def step(self, watch: Stopwatch) -> None:
         enabled = self.setting.precision != "fp32"
-        with torch.autocast(self.setting.device, DTYPES[self.setting.precision], enabled=enabled):
+        device = torch.device(self.setting.device)
+        with torch.autocast(device.type, DTYPES[self.setting.precision], enabled=enabled):
             loss = self.peer(self.batch, self.mask)
         watch.done("forward")
         loss.backward()
@@ -148,10 +149,10 @@ class PeerHubert(nn.Module):
         return nn.functional.cross_entropy(logits.float(), batch.labels[..., 0][mask])
 
 
-def make_task(model: str, overrides: list[str]) -> SslTask:
+def make_task(model: str, overrides: list[str], option: str = "--models") -> SslTask:
     """The pretraining task of a published model; overrides such as "--objective.name=best_rq" change its settings."""
     if model not in PUBLISHED:
-        raise UserError(f"--models: found {model!r}, expected one of: {', '.join(PUBLISHED)}")
+        raise UserError(f"{option}: found {model!r}, expected one of: {', '.join(PUBLISHED)}")
     raw: dict[str, Any] = {"speech": PUBLISHED[model], "objective": {"num_classes": NUM_CLASSES}}
     if PUBLISHED[model]["encoder"]["name"] == "zipformer":
         raw["optim"] = {"optimizer": {"name": "scaled_adam"}, "schedule": {"name": "eden"}}
@@ -161,17 +162,24 @@ def make_task(model: str, overrides: list[str]) -> SslTask:
     return SslTask(config.build(SslConfig, raw, f"bench {model}"), Path(), seed=0)
 
 
-def peer_of(ours: OurStep) -> nn.Module:
-    """transformers' model with our weights."""
-    from toolkit.export.hf import write_hf
+def check_peer(task: SslTask) -> None:
+    """Sees to it that transformers can do the task's step.
 
-    try:
-        import transformers  # noqa: F401  # to tell by its absence
-    except ImportError:
-        raise UserError("--peers: transformers is not installed; pip install transformers") from None
-    model = ours.model
-    if ours.task.config.objective.name != "hubert":
+    Raises:
+        UserError: it cannot, or is not installed.
+    """
+    if find_spec("transformers") is None:
+        raise UserError("--peers: transformers is not installed; pip install transformers")
+    if task.config.objective.name != "hubert":
         raise UserError("--peers: transformers is compared with the objective hubert only")
+    if (found := hf_settings(task.config.speech)["model_type"]) != "hubert":
+        raise UserError(f"--peers: found a model of type {found}, expected one with HuBERT's encoder")
+
+
+def peer_of(ours: OurStep) -> nn.Module:
+    """transformers' model with our weights; raises as `check_peer`."""
+    check_peer(ours.task)
+    model = ours.model
     with tempfile.TemporaryDirectory() as folder:
         write_hf(Path(folder), ours.task.config.speech, model.speech.state_dict())
         return PeerHubert(Path(folder), model.objective.head, ours.task.config.objective.temperature)
@@ -198,7 +206,14 @@ def compare(
     Returns:
         A row for each system: name, parameters, seconds of each part (median), audio seconds a second, memory in bytes,
         operations a second and their share of what a large matrix product reaches.
+
+    Raises:
+        UserError: a model, a peer or a setting that does not exist, before anything is measured; a process died.
     """
+    for name in models:
+        make_task(name, overrides)
+    for name in peers:
+        check_peer(make_task(name, overrides, "--peers"))
     builds: dict[str, partial[System]] = {
         name: partial(OurStep, name, overrides, setting) for name in dict.fromkeys(models)
     }
@@ -206,7 +221,7 @@ def compare(
         f"transformers {name}": partial(TransformersStep, name, overrides, setting)
         for name in dict.fromkeys(peers)
     }
-    device = torch.device(setting.device)
+    device = current(setting.device)
     torch.set_num_threads(threads)
     peak = peak_flops(device, DTYPES[setting.precision])
     remotes = [Remote(name, build, setting.device, threads) for name, build in builds.items()]

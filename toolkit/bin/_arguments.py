@@ -1,6 +1,7 @@
 """How the commands make their parsers, and the arguments that mean the same in several of them."""
 
 import argparse
+import math
 from typing import Any
 
 Options = argparse.ArgumentParser | argparse._ArgumentGroup
@@ -45,6 +46,17 @@ def skipped_path(output: str) -> str:
     return f"{output}.skipped.jsonl"
 
 
+def positive(text: str) -> float:
+    """The type of arguments that are numbers above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"found {text}, expected a number above 0")
+    return number
+
+
 def add_max_seconds(options: Options, effect: str) -> None:
     options.add_argument(
         "--max-seconds", type=float, default=60, metavar="S", help=f"{effect} (default: %(default)s)"
@@ -54,10 +66,10 @@ def add_max_seconds(options: Options, effect: str) -> None:
 def add_batch_seconds(options: Options, default: float) -> None:
     options.add_argument(
         "--batch-seconds",
-        type=float,
+        type=positive,
         default=default,
         metavar="S",
-        help="computed together (default: %(default)s)",
+        help="audio computed together (default: %(default)s)",
     )
 
 

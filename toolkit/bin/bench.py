@@ -4,32 +4,39 @@ import argparse
 from typing import Any
 
 from toolkit.bin import run
-from toolkit.bin._arguments import command_parser
+from toolkit.bin._arguments import add_device, command_parser
 
 EPILOG = """examples:
   the models that are known by name, with parameters and operations for a second of audio:
     %(prog)s models
   a pretraining step of two models beside transformers' HuBERT, on two CPU cores:
-    %(prog)s ssl --models hubert-base zipformer-base --peers hubert-base --threads 2
+    %(prog)s ssl --models hubert-base zipformer-base --peers hubert-base \\
+      --device cpu --threads 2
   reading and padding of one's own data:
     %(prog)s loader --cuts data/train.jsonl.gz --data.sampler.max_duration=600
 """
 
 SSL_EPILOG = """examples:
-  %(prog)s --models hubert-base zipformer-base zipformer-base-fbank --peers hubert-base --batch 4 --seconds 10
+  %(prog)s --models hubert-base zipformer-base --peers hubert-base --batch 4 --seconds 10
   the same in bf16 on a GPU, compiled:
-    %(prog)s --models hubert-base --device cuda --precision bf16 --compile --batch 32 --seconds 15.6
-  another objective, settings as in a configuration of the task ssl:
+    %(prog)s --models hubert-base --device cuda --precision bf16 --compile \\
+      --batch 32 --seconds 15.6
+  another objective:
     %(prog)s --models hubert-base --objective.name=best_rq
 
-Each system runs in a process of its own and makes a step when it is its turn; times are medians. memory is the
-peak beyond what the process had with its libraries loaded. utilisation is the share of the speed of a
+--section.key=value changes a setting of all models: those of a pretraining configuration, which
+`python -m toolkit.bin.train --config FILE --print_config` explains.
+
+Each system runs in a process of its own and makes a step when it is its turn; times are medians. memory is
+the peak beyond what the process had with its libraries loaded. utilisation is the share of the speed of a
 large matrix product. All audio has one length, so there is no padding here; loader tells how much there is."""
 
 LOADER_EPILOG = """examples:
-  %(prog)s --cuts data/train.jsonl.gz --batches 50 --data.sampler.max_duration=600 --data.sampler.num_workers=4
+  %(prog)s --cuts data/train.jsonl.gz --batches 50 \\
+    --data.sampler.max_duration=600 --data.sampler.num_workers=4
 
-Settings are those of a pretraining configuration (python -m toolkit.bin.train --config X --print_config)."""
+--section.key=value changes a setting: those of a pretraining configuration, which
+`python -m toolkit.bin.train --config FILE --print_config` explains."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,25 +46,44 @@ def parser() -> argparse.ArgumentParser:
     settings: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     models = what.add_parser("models", help="sizes of the models that are known by name", **settings)
     models.add_argument("--names", nargs="+", metavar="MODEL", help="which (default: all)")
-    ssl = what.add_parser("ssl", help="pretraining steps", epilog=SSL_EPILOG, **settings)
-    ssl.add_argument(
-        "--models", nargs="+", default=["hubert-base"], metavar="MODEL", help="see `models`; ours"
+    usage = f"{top.prog} %s [--section.key=value ...]"
+    ssl = what.add_parser(
+        "ssl", help="pretraining steps", epilog=SSL_EPILOG, usage=usage % "ssl [OPTION ...]", **settings
     )
     ssl.add_argument(
-        "--peers", nargs="*", default=[], metavar="MODEL", help="of these, transformers' step as well"
+        "--models",
+        nargs="+",
+        default=["hubert-base"],
+        metavar="MODEL",
+        help="of those that `models` lists, ours (default: hubert-base)",
     )
-    ssl.add_argument("--batch", type=int, default=4, metavar="N", help="utterances (default: %(default)s)")
     ssl.add_argument(
-        "--seconds", type=float, default=10, metavar="S", help="length of each (default: %(default)s)"
+        "--peers", nargs="*", default=[], metavar="MODEL", help="of the same, transformers' (default: none)"
     )
     ssl.add_argument(
-        "--steps", type=int, default=5, metavar="N", help="of each that are timed (default: %(default)s)"
+        "--batch", type=int, default=4, metavar="N", help="utterances in a step (default: %(default)s)"
+    )
+    ssl.add_argument(
+        "--seconds", type=float, default=10, metavar="S", help="length of an utterance (default: %(default)s)"
+    )
+    ssl.add_argument(
+        "--steps",
+        type=int,
+        default=5,
+        metavar="N",
+        help="of each model that are timed (default: %(default)s)",
     )
     ssl.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default: %(default)s)")
-    ssl.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    add_device(ssl)
     ssl.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="(default: %(default)s)")
     ssl.add_argument("--compile", action="store_true", help="compile ours with torch.compile")
-    loader = what.add_parser("loader", help="reading of batches", epilog=LOADER_EPILOG, **settings)
+    loader = what.add_parser(
+        "loader",
+        help="reading of batches",
+        epilog=LOADER_EPILOG,
+        usage=usage % "loader --cuts FILE [OPTION ...]",
+        **settings,
+    )
     loader.add_argument("--cuts", required=True, metavar="FILE", help="cuts, or a Shar folder")
     loader.add_argument(
         "--batches", type=int, default=20, metavar="N", help="that are timed (default: %(default)s)"
