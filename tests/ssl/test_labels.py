@@ -453,7 +453,7 @@ def test_commands_with_a_layer_of_a_model(tmp_path, corpus, model_folder):
         )
 
 
-def test_commands_name_what_is_wrong(tmp_path, corpus):
+def test_commands_name_what_is_wrong(tmp_path, corpus, capsys):
     km = str(tmp_path / "km.safetensors")
     with pytest.raises(UserError, match="one of --model and --layer"):
         kmeans_command.main(["--cuts", str(corpus), "--out", km, "--clusters", "8", "--layer", "1"])
@@ -471,9 +471,23 @@ def test_commands_name_what_is_wrong(tmp_path, corpus):
     with pytest.raises(UserError, match="names no features"):
         label_command.main(["--cuts", str(corpus), "--kmeans", km, "--out", str(tmp_path / "x")])
     kmeans_command.main(["--cuts", str(corpus), "--out", km, "--clusters", "8"])
+    command = ["--cuts", str(corpus), "--kmeans", km, "--out"]
     for wrong in (["--jobs", "0"], ["--shard-size", "-1"]):
         with pytest.raises(UserError, match="expected 1 or more"):
-            label_command.main(["--cuts", str(corpus), "--kmeans", km, "--out", str(tmp_path / "x"), *wrong])
+            label_command.main([*command, str(tmp_path / "x"), *wrong])
+    for wrong in ("0", "-1", "nan", "two"):
+        with pytest.raises(SystemExit):
+            label_command.main([*command, str(tmp_path / "x"), "--batch-seconds", wrong])
+        expected = f"argument --batch-seconds: found {wrong}, expected a number above 0"
+        assert expected in capsys.readouterr().err
+    label_command.main([*command, str(tmp_path / "x")])
+    (tmp_path / "foreign" / "sub").mkdir(parents=True)
+    with pytest.raises(UserError, match="foreign: found sub, expected a new folder to write"):
+        label_command.main([*command, str(tmp_path / "foreign")])
+    assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["sub"]
+    (tmp_path / "foreign" / "recipe.json").write_text("[]")
+    with pytest.raises(UserError, match="recipe.json: found list, expected what made the labels"):
+        label_command.main([*command, str(tmp_path / "foreign")])
     write_cuts(tmp_path / "plain.jsonl", [mono_cut("plain", tmp_path / "plain.wav", 8000)])
     with pytest.raises(UserError, match="cut plain has no labels"):
         quality_command.main(["--labels", str(tmp_path / "plain.jsonl")])

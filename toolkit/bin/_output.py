@@ -6,13 +6,13 @@ from toolkit.errors import UserError
 
 
 def check_new(folder: Path) -> None:
-    """Keeps a command out of a folder that holds something.
+    """Keeps a command out of a folder that holds something; hidden files, such as a lock, do not count.
 
     Raises:
         UserError: it does, or it is a file.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        found = (
-            "a file" if folder.is_file() else ", ".join(sorted(path.name for path in folder.iterdir())[:3])
-        )
-        raise UserError(f"{folder}: found {found}, expected a new folder to write")
+    if folder.is_file():
+        raise UserError(f"{folder}: found a file, expected a new folder to write")
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if shown := [name for name in names if not name.startswith(".")]:
+        raise UserError(f"{folder}: found {', '.join(shown[:3])}, expected a new folder to write")

@@ -10,14 +10,14 @@ from toolkit.bin._arguments import add_batch_seconds, add_cuts, add_device, comm
 
 EPILOG = """examples:
   first iteration, 100 clusters of MFCC, a label every 40 ms:
-    %(prog)s --cuts data/train.jsonl.gz --out exp/km1.safetensors --clusters 100 --frame-shift 0.04
+    %(prog)s --cuts data/train.jsonl.gz --out exp/km1.safetensors \\
+      --clusters 100 --frame-shift 0.04
   second iteration, 500 clusters of the sixth layer of a pretrained model, on a GPU:
-    %(prog)s --cuts data/train.jsonl.gz --out exp/km2.safetensors --clusters 500 \\
-      --model exp/pretrain/model --layer 6 --device cuda
-
+    %(prog)s --cuts data/train.jsonl.gz --out exp/km2.safetensors \\
+      --clusters 500 --model exp/pretrain/model --layer 6 --device cuda
   several codebooks of the same frames, for targets of several streams:
-    %(prog)s --cuts data/train.jsonl.gz --out exp/km100.safetensors exp/km500.safetensors \\
-      --clusters 100 500
+    %(prog)s --cuts data/train.jsonl.gz \\
+      --out exp/km100.safetensors exp/km500.safetensors --clusters 100 500
 
 A codebook is one safetensors file; its metadata says which features it is for, so that label needs no more.
 Cuts that cannot be used are listed in OUT.skipped.jsonl (the first OUT, if there are several).
@@ -44,13 +44,13 @@ def parser() -> argparse.ArgumentParser:
         "--layer",
         type=int,
         metavar="N",
-        help="0: the first layer's input, N: layer N's output, after the residual",
+        help="of the model; 0: the first layer's input, N: layer N's output, after the residual",
     )
     top.add_argument(
         "--frame-shift",
         type=float,
         metavar="S",
-        help="seconds from label to label (default: the model's, or 0.02)",
+        help="seconds from label to label (default: the model's; 0.02 for MFCC)",
     )
     top.add_argument("--cmvn", action="store_true", help="MFCC: zero mean, unit variance over each utterance")
     top.add_argument(

@@ -16,7 +16,8 @@ EPILOG = """examples:
     %(prog)s --cuts data/train.jsonl.gz --kmeans exp/km1.safetensors \\
       --out exp/labels1/train --jobs 2
   a Shar folder, whose audio stays where it is, with two codebooks, for targets of two streams:
-    %(prog)s --cuts data/train_shar --kmeans exp/km1.safetensors exp/km2.safetensors --out exp/labels/train
+    %(prog)s --cuts data/train_shar \\
+      --kmeans exp/km1.safetensors exp/km2.safetensors --out exp/labels/train
   the validation set likewise, and then pretrain on both:
     python -m toolkit.bin.train --config egs/mini/conf/pretrain.yaml --exp exp/pretrain \\
       --data.train=exp/labels1/train/cuts.jsonl.gz --data.valid=exp/labels1/valid/cuts.jsonl.gz
@@ -39,10 +40,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="codebooks, each a stream of labels; they say which features they are for",
     )
-    top.add_argument("--out", required=True, metavar="DIR", help="folder for the labels")
+    top.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for the labels; a new one, or one to go on with"
+    )
     top.add_argument("--model", metavar="DIR", help="where the codebooks' model is now, if it has moved")
-    top.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default: 1)")
-    top.add_argument("--shard-size", type=int, default=500, metavar="N", help="cuts in a file (default: 500)")
+    top.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default: %(default)s)")
+    top.add_argument(
+        "--shard-size", type=int, default=500, metavar="N", help="cuts in a file (default: %(default)s)"
+    )
     add_batch_seconds(top, 60)
     add_device(top, "auto or cuda (all GPUs in turn), cpu, cuda:1, ...")
     return top
@@ -51,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Reads the codebooks, labels what is not labelled yet, and sums up."""
     args = parser().parse_args(argv)
+    from toolkit.bin._output import check_new
     from toolkit.data.manifests import open_cuts
     from toolkit.progress import progress
     from toolkit.ssl.labels import label_cuts, read_summary
@@ -60,6 +66,8 @@ def main(argv: list[str] | None = None) -> None:
     cuts = open_cuts(args.cuts)
     make = functools.partial(build_labeller, args.kmeans, args.model, args.device, args.batch_seconds)
     recipe = read_recipe(args)
+    if not (Path(args.out) / "recipe.json").exists():  # It comes before all else that labelling writes.
+        check_new(Path(args.out))
     if Path(args.cuts).is_dir():
         output = f"{args.out}/shar"
         shards = label_shar(args.cuts, args.out, recipe, make, args.jobs)

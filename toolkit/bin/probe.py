@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 EPILOG = """examples:
   every layer of a pretrained model; the best one by validation cuts is the one to report:
-    %(prog)s --model exp/pretrain/model --train-cuts data/train.jsonl.gz --valid-cuts data/valid.jsonl.gz \\
-      --test-cuts data/test.jsonl.gz --alignment data/phones.ctm --json probe.json
+    %(prog)s --model exp/pretrain/model --train-cuts data/train.jsonl.gz \\
+      --valid-cuts data/valid.jsonl.gz --test-cuts data/test.jsonl.gz --alignment data/phones.ctm \\
+      --json probe.json
   the same encoder with random weights, and MFCC, for comparison:
-    %(prog)s --model exp/pretrain/model --random-init 1 --layer 4 --train-cuts data/train.jsonl.gz \\
-      --test-cuts data/test.jsonl.gz --alignment data/phones.ctm
-    %(prog)s --mfcc --frame-shift 0.04 --train-cuts data/train.jsonl.gz --test-cuts data/test.jsonl.gz \\
-      --alignment data/phones.ctm
+    %(prog)s --model exp/pretrain/model --random-init 1 --layer 4 \\
+      --train-cuts data/train.jsonl.gz --test-cuts data/test.jsonl.gz --alignment data/phones.ctm
+    %(prog)s --mfcc --frame-shift 0.04 \\
+      --train-cuts data/train.jsonl.gz --test-cuts data/test.jsonl.gz --alignment data/phones.ctm
 
 The classifier is multinomial logistic regression on standardised features. Utterances of the alignment (lines
 of: utterance channel start duration token) bear the ids of the cuts; cuts without an alignment are left out,
@@ -39,7 +40,10 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--model", metavar="DIR", help="model directory")
     source.add_argument("--mfcc", action="store_true", help="MFCC with deltas instead of a model")
     top.add_argument(
-        "--layer", default="all", metavar="N", help="0: the first layer's input, N: layer N's output, all"
+        "--layer",
+        default="all",
+        metavar="N",
+        help="0: the first layer's input, N: layer N's output, or all (default: %(default)s)",
     )
     top.add_argument(
         "--random-init", type=int, metavar="SEED", help="replace the model's weights by random ones"
@@ -55,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         "--frame-shift",
         type=float,
         metavar="S",
-        help="seconds from frame to frame (default: the model's, or 0.02)",
+        help="seconds from frame to frame (default: the model's; 0.02 for MFCC)",
     )
     top.add_argument(
         "--max-frames",

@@ -15,13 +15,15 @@ EPILOG = """examples:
   how many clusters are in use, and how evenly:
     %(prog)s --labels exp/labels1/cuts.jsonl.gz
   against an alignment of phones or characters, one a line: utterance channel start duration token
-    %(prog)s --labels exp/labels1/cuts.jsonl.gz --alignment exp/align/char.ctm --json quality.json
+    %(prog)s --labels exp/labels1/cuts.jsonl.gz --alignment exp/align/char.ctm \\
+      --json quality.json
 
 Purity: share of frames whose token is the most frequent one of their cluster. Cluster purity: the other way
 round. PNMI: share of the token's uncertainty that the cluster takes away, the best guide to the quality of
 targets (HuBERT, section IV-D). Labels of several streams get a column each, and --json a list "streams".
-Utterances of the alignment bear the ids of the cuts; cuts without an
-alignment are left out, and so are frames outside of any token, unless --silence names a token for them."""
+
+Utterances of the alignment bear the ids of the cuts; cuts without an alignment are left out, and so are frames
+outside of any token, unless --silence names a token for them."""
 
 
 def parser() -> argparse.ArgumentParser:

@@ -196,6 +196,8 @@ def is_done(folder: Path, recipe: dict[str, Any]) -> bool:
         write_json(path, recipe)
         return False
     found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: found {type(found).__name__}, expected what made the labels of this folder")
     finished = found.pop("summary", None) is not None
     differing = [key for key in {**found, **recipe} if found.get(key) != recipe.get(key)]
     if differing:
