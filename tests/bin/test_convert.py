@@ -9,6 +9,7 @@ import torch
 import toolkit
 from tests.models.small_zipformer import make_encoder
 from toolkit.bin import convert
+from toolkit.bin._output import counted
 from toolkit.convert.icefall import MODULES
 from toolkit.errors import UserError
 
@@ -189,6 +190,10 @@ def test_settings_that_nothing_looks_at(tmp_path, state, source):
     path = written(tmp_path / "x.pt", state)
     with pytest.raises(UserError, match="--set: found 'normalise', expected one of: .*normalize"):
         convert.main(["--from", source, path, str(tmp_path / "model"), "--set", "normalise=true"])
+
+
+def test_counts_are_told_in_singular_and_plural():
+    assert [counted(number, "layer") for number in (0, 1, 12)] == ["0 layers", "1 layer", "12 layers"]
 
 
 def test_option_values():

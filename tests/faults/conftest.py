@@ -39,7 +39,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that the real commands filled.
 
     cuts.jsonl.gz and audio/ (synthetic speech), <task>.yaml, exp/<task> (experiments), codebook (of MFCC),
-    layer_codebook (of a layer of exp/ssl), labels/, embeddings, and small files to score.
+    layer_codebook (of a layer of exp/ssl), frame_labels/, embeddings, and small files to score.
     """
     folder = tmp_path_factory.mktemp("stock")
     with pytest.MonkeyPatch.context() as patch:
@@ -53,7 +53,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
         layer = ["--model", "exp/ssl/model", "--layer", "1"]
         kmeans.main([*cuts, "--out", "codebook", "--clusters", "4"])
         kmeans.main([*cuts, "--out", "layer_codebook", "--clusters", "4", *layer])
-        label.main([*cuts, "--kmeans", "codebook", "--out", "labels", "--shard-size", "2"])
+        label.main([*cuts, "--kmeans", "codebook", "--out", "frame_labels", "--shard-size", "2"])
         embed.main([*cuts, "--model", "exp/speaker/model", "--output", "embeddings"])
     return folder
 

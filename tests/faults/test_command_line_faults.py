@@ -45,6 +45,11 @@ COMMAND_LINES = [
     Fault("no jobs", f"{LABEL} --jobs 0", "jobs, shard-size: found 0, 500; expected 1 or more"),
     Fault("shards of no cuts", f"{LABEL} --shard-size 0", "jobs, shard-size: found 1, 0; expected"),
     Fault(
+        "label into a folder of other files",
+        f"label {CUTS} --kmeans codebook --out exp",
+        "exp: found asr, .*, expected a new folder to write",
+    ),
+    Fault(
         "embed no seconds",
         f"embed --model speaker {CUTS} --output new --max-seconds 0",
         "max-seconds: found 0",

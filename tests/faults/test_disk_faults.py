@@ -20,7 +20,7 @@ WRITERS = {
     "average --exp exp/asr --output out": "model.safetensors",
     "score wer --ref ref --hyp hyp --json out/wer.json --details out/wer.txt": "wer.txt",
     "score eer --trials trials --scores scores --json out/eer.json": "eer.json",
-    "quality --labels labels/cuts.jsonl.gz --json out/quality.json": "quality.json",
+    "quality --labels frame_labels/cuts.jsonl.gz --json out/quality.json": "quality.json",
     "report --exp exp/asr --out out/report.html --table out/table.md": "table.md",
     "prepare folder in out": "cuts_train.jsonl.gz",
     "prepare validate cuts.jsonl.gz --out out/good.jsonl.gz": "good.jsonl.gz",

@@ -251,7 +251,7 @@ def test_damaged(kind: str, desk: Desk) -> None:
 
 
 def test_labels_of_another_codebook_are_kept(desk: Desk) -> None:
-    desk.put({"old": copy_of("labels", {})})
+    desk.put({"old": copy_of("frame_labels", {})})
     before = {path: path.read_bytes() for path in (desk.folder / "old").rglob("*") if path.is_file()}
     expect = "old/recipe.json: labels of another kmeans.*; expected an empty folder or the same"
     assert not desk.flaws(

@@ -1,8 +1,13 @@
-"""Where commands may write folders of their own."""
+"""Where commands may write folders of their own, and how they count in what they print."""
 
 from pathlib import Path
 
 from toolkit.errors import UserError
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 cut", "2 cuts"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def check_new(folder: Path) -> None:

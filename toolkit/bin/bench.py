@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     what = top.add_subparsers(dest="what", required=True, metavar="WHAT")
     settings: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     models = what.add_parser("models", help="sizes of the models that are known by name", **settings)
-    models.add_argument("--names", nargs="+", metavar="MODEL", help="which (default: all)")
+    models.add_argument("--names", nargs="+", metavar="MODEL", help="which models (default: all)")
     usage = f"{top.prog} %s [--section.key=value ...]"
     ssl = what.add_parser(
         "ssl", help="pretraining steps", epilog=SSL_EPILOG, usage=usage % "ssl [OPTION ...]", **settings
@@ -55,10 +55,14 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=["hubert-base"],
         metavar="MODEL",
-        help="of those that `models` lists, ours (default: hubert-base)",
+        help="ours, of those that `bench models` lists (default: hubert-base)",
     )
     ssl.add_argument(
-        "--peers", nargs="*", default=[], metavar="MODEL", help="of the same, transformers' (default: none)"
+        "--peers",
+        nargs="*",
+        default=[],
+        metavar="MODEL",
+        help="of the same list, measured in transformers, too (default: none)",
     )
     ssl.add_argument(
         "--batch", type=int, default=4, metavar="N", help="utterances in a step (default: %(default)s)"

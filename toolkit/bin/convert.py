@@ -54,11 +54,16 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="an option of the model's training, in the words of its program; overrides the checkpoint's own",
+        help="icefall, fairseq: an option of the model's training, in the words of its program; overrides the "
+        "checkpoint's own; may be given several times",
     )
     top.add_argument("--average", action="store_true", help="icefall: take the averaged weights, model_avg")
     top.add_argument("--allow-missing", action="store_true", help="weights that IN lacks keep random values")
-    top.add_argument("--allow-extra", action="store_true", help="leave out whatever else IN holds")
+    top.add_argument(
+        "--allow-extra",
+        action="store_true",
+        help="leave out whatever IN holds that has no place in the model",
+    )
     return top
 
 
@@ -67,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     import torch
 
-    from toolkit.bin._output import check_new
+    from toolkit.bin._output import check_new, counted
     from toolkit.config import build
     from toolkit.errors import UserError
     from toolkit.tasks.encoder import EncoderConfig, EncoderTask
@@ -87,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     speech = model.speech
     count = sum(parameter.numel() for parameter in speech.parameters())
     print(
-        f"{args.output}: {settings.speech.encoder.name}, {speech.num_layers} layers of {speech.dim}, "
+        f"{args.output}: {settings.speech.encoder.name}, {counted(speech.num_layers, 'layer')} of {speech.dim}, "
         f"{count / 1e6:.2f} M parameters, a frame every {1000 * speech.frame_shift:g} ms"
     )
     if heads:

@@ -89,6 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     """Draws cuts, computes their features, fits a codebook to them and writes it."""
     args = parser().parse_args(argv)
     import toolkit
+    from toolkit.bin._output import counted
     from toolkit.errors import UserError
     from toolkit.files import write_jsonl
     from toolkit.ssl.extract import build
@@ -120,8 +121,10 @@ def main(argv: list[str] | None = None) -> None:
         codebook.meta |= {"features": recipe, "cuts": args.cuts}
         codebook.save(path)
         inertia = codebook.meta["inertia"]
-        print(f"{path}: {num_clusters} clusters of {len(kept)} frames, inertia {inertia:.4g} a frame")
-    print(f"{len(skipped)} cuts skipped, listed in {listed}")
+        print(
+            f"{path}: {counted(num_clusters, 'cluster')} of {len(kept)} frames, inertia {inertia:.4g} a frame"
+        )
+    print(f"{counted(len(skipped), 'cut')} skipped, listed in {listed}")
 
 
 def read_recipe(args: argparse.Namespace) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Reads the codebooks, labels what is not labelled yet, and sums up."""
     args = parser().parse_args(argv)
-    from toolkit.bin._output import check_new
+    from toolkit.bin._output import check_new, counted
     from toolkit.data.manifests import open_cuts
     from toolkit.progress import progress
     from toolkit.ssl.labels import label_cuts, read_summary
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
             continue
     found = read_summary(args.out)
     print(
-        f"{output}: {found.num_cuts} cuts with {found.num_frames} labels"
+        f"{output}: {counted(found.num_cuts, 'cut')} with {found.num_frames} labels"
         f"{f' in each of {len(args.kmeans)} streams' if len(args.kmeans) > 1 else ''}, "
         f"{found.audio_seconds / 3600:.2f} h; {found.num_skipped} skipped, listed in {args.out}/skipped.jsonl"
     )

@@ -190,12 +190,14 @@ def with_interval(found: "Accuracy") -> dict[str, float]:
 
 def line(row: dict[str, Any]) -> str:
     """A layer's result for people."""
+    from toolkit.bin._output import counted
+
     name = "MFCC" if row["layer"] is None else f"layer {row['layer']}"
     valid = f", validation {row['valid_accuracy']:.2%}" if "valid_accuracy" in row else ""
     return (
         f"{name}: {row['accuracy']:.2%} of {row['test_frames']} frames right "
         f"({row['accuracy_low']:.2%} to {row['accuracy_high']:.2%}){valid}; majority {row['majority']:.2%}, "
-        f"{row['num_tokens']} tokens"
+        f"{counted(row['num_tokens'], 'token')}"
     )
 
 
