@@ -33,7 +33,10 @@ def test_samples_and_lengths(cuts):
         assert not row[length:].any()
     assert batch.waveforms.dtype == torch.float32 and batch.waveforms.shape[1] == batch.lengths.max()
     assert batch.seconds == pytest.approx(sum(cut.duration for cut in cuts))
-    assert batch.padded_seconds == pytest.approx(3 * max(cut.duration for cut in cuts))
+    assert batch.padded_seconds == pytest.approx(3 * max(cut.duration for cut in cuts)) and batch.padded
+    # A rate and lengths whose quotient is rounded.
+    equal = [cut.resample(11025).truncate(duration=3011 / 11025) for cut in cuts]
+    assert not AudioBatch(**read_audio(equal, random.Random(0))[1]).padded
     assert (
         batch.seeds.dtype == torch.int64 and (batch.seeds >= 0).all() and len(set(batch.seeds.tolist())) == 3
     )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from toolkit.config import build
 from toolkit.models.base import SHORTEST_SECONDS, SpeechConfig, SpeechEncoder
 from toolkit.models.registry import ENCODERS, FRONTENDS
+from toolkit.nn import attention, self_attention
 
 SHORTEST = int(16000 * SHORTEST_SECONDS)
 LONGEST = 10000
@@ -180,6 +181,38 @@ def test_gradients_are_an_utterances_own(case, lengths, extra, masked, seed):
         assert (gradient is None) == (shared[name] is None), name
         if gradient is not None:
             assert_close(shared[name], gradient, name)
+
+
+@each_case
+@pytest.mark.parametrize("compiling", [False, True])
+def test_without_padding_nothing_changes_if_that_is_said(case, compiling, monkeypatch):
+    """In compiled code and on a GPU, where nobody looks into lengths, attention then gets no mask."""
+    speech = make(case)
+    given, modules = [], (attention, self_attention)
+    for module in modules:
+        plain = module.scaled_dot_product_attention
+
+        def spy(*arguments, attn_mask, plain=plain, **settings):
+            given.append(attn_mask)
+            return plain(*arguments, attn_mask=attn_mask, **settings)
+
+        monkeypatch.setattr(module, "scaled_dot_product_attention", spy)
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: compiling)
+    rows, sizes, _ = padded([5000, 5000], 0, 0)
+    mask, _ = masks(speech, [5000, 5000], 5000, 0)
+    with torch.no_grad():
+        expected = speech(rows, sizes, mask)
+        known = len(given)
+        found = speech(rows, sizes, mask, padded=False)
+        pairs = zip([found.frames, *found.layers], [expected.frames, *expected.layers], strict=True)
+        for one, other in pairs:
+            assert_close(one, other)
+    encoder = speech.config.encoder
+    if encoder.name != "zipformer" and not getattr(encoder, "bias_buckets", 0):
+        assert len(given) == 2 * known > 0
+        assert all(one is None for one in given[known:])
+        if compiling:
+            assert all(one is not None for one in given[:known])
 
 
 def assert_close(found, expected, name=""):

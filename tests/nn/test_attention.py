@@ -49,7 +49,7 @@ def test_equals_the_definition_also_inside_a_padded_batch():
     module = RotaryAttention(dim=24, num_heads=3, dropout=0.0)
     lengths = torch.tensor([7, 4, 1])
     x = torch.randn(3, 7, 24)
-    found = module(x, rotary_table(7, 8, x.device), valid_mask(lengths, 7)[:, None, None, :])
+    found = module(x, rotary_table(7, 8, x.device), valid_mask(lengths, 7))
     for row, length in enumerate(lengths.tolist()):
         torch.testing.assert_close(
             found[row, :length].double(), reference(module, x[row], length), atol=1e-6, rtol=1e-5
@@ -60,7 +60,7 @@ def test_without_a_mask_all_frames_are_attended_to():
     torch.manual_seed(0)
     module = RotaryAttention(dim=8, num_heads=2, dropout=0.0)
     x, table = torch.randn(2, 5, 8), rotary_table(5, 4, torch.device("cpu"))
-    everything = torch.ones(2, 1, 1, 5, dtype=torch.bool)
+    everything = torch.ones(2, 5, dtype=torch.bool)
     torch.testing.assert_close(module(x, table, None), module(x, table, everything))
 
 

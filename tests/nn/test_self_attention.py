@@ -56,6 +56,7 @@ def test_a_bias_is_added_to_the_scores(training):
 def test_padding_that_is_none_needs_no_mask():
     assert Padding.of(torch.tensor([5, 5]), 5) == (None, [5, 5])
     assert Padding.of(torch.tensor([5, 3]), 5).valid.sum() == 8
+    assert Padding.of(torch.empty(2, dtype=torch.int64, device="meta"), 5, padded=False) == (None, None)
     far = Padding.of(torch.empty(2, dtype=torch.int64, device="meta"), 5)
     assert far.lengths is None and far.valid.shape == (2, 5)
 

@@ -64,6 +64,18 @@ def test_short_cuts_are_taken_whole(cuts, tmp_path):
         assert labels[:, 0].tolist() == own + [-1] * (len(labels) - len(own))
 
 
+def test_the_encoder_is_told_whether_anything_is_padded(cuts, tmp_path, monkeypatch):
+    task, model = make(tmp_path, crop_seconds=1.0)
+    told, encode = [], model.speech.encoder.encode
+    monkeypatch.setattr(
+        model.speech.encoder, "encode", lambda *given: told.append(given[3]) or encode(*given)
+    )
+    for seconds in (1.0, 99.0):
+        task.config.crop_seconds = seconds
+        task.loss(model, task.collate(cuts, random.Random(0)))
+    assert told == [False, True]
+
+
 def test_labels_are_fitted_to_the_frames():
     labels = torch.tensor([[[1], [2], [3]]])
     assert fit(labels, 5)[..., 0].tolist() == [[1, 2, 3, -1, -1]]

@@ -40,6 +40,11 @@ class AudioBatch:
     placeholder: bool = field(default=False, kw_only=True)
     """True if no cut could be used and one second of silence stands in, to be weighted with zero."""
 
+    @property
+    def padded(self) -> bool:
+        """Whether any utterance is shorter than the longest; no tensor is looked at."""
+        return self.seconds < self.padded_seconds
+
     def _map(self, change: Any) -> Any:
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return type(self)(**{k: change(v) if isinstance(v, Tensor) else v for k, v in values.items()})

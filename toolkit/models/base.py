@@ -52,8 +52,14 @@ class Encoder(Protocol):
     def embed(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T'', F) features and (B,) lengths to what a mask hides: latents (B, T', E) and lengths (B,)."""
 
-    def encode(self, x: Tensor, lengths: Tensor, mask: Tensor | None = None) -> EncoderOutput:
-        """Latents (B, T', E), their lengths (B,) and a mask (B, T'), True for hidden frames, to the output."""
+    def encode(
+        self, x: Tensor, lengths: Tensor, mask: Tensor | None = None, padded: bool = True
+    ) -> EncoderOutput:
+        """Latents (B, T', E), their lengths (B,) and a mask (B, T'), True for hidden frames, to the output.
+
+        `padded` is False if the caller knows that all utterances are as long as the batch: then attention needs no
+        mask, and a GPU has faster ways to compute it.
+        """
 
     def latent_lengths(self, lengths: int | Tensor) -> int | Tensor:
         """T' for a number of feature frames, or for each of (B,) int64."""
@@ -91,6 +97,7 @@ class SpeechEncoder(nn.Module):
         mask: Tensor | None = None,
         augment: Augment | None = None,
         channels: Tensor | None = None,
+        padded: bool = True,
     ) -> EncoderOutput:
         """Encodes a padded batch.
 
@@ -101,6 +108,7 @@ class SpeechEncoder(nn.Module):
                 M masks an utterance, those of one utterance in a row: then the output has B * M rows.
             augment: what is done to the features before the encoder sees them.
             channels: (B, E) bool, True where a dimension of an utterance's latents is zeroed, in all frames.
+            padded: False if all lengths are S, which the caller knows and a GPU would have to be asked for.
         """
         features, feature_lengths = self.frontend(waveforms, lengths)
         if augment is not None:
@@ -112,7 +120,7 @@ class SpeechEncoder(nn.Module):
         repeated = latents, latent_lengths
         if masks > 1:
             repeated = latents.repeat_interleave(masks, 0), latent_lengths.repeat_interleave(masks)
-        output = self.encoder.encode(*repeated, mask)
+        output = self.encoder.encode(*repeated, mask, padded)
         learned = features if features.requires_grad else None
         # Not _replace, which torch.compile cannot follow.
         return EncoderOutput(output.frames, output.lengths, output.layers, latents, learned)

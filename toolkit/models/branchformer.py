@@ -57,9 +57,9 @@ class Branches(nn.Module):
         self.gating = ConvolutionalGating(config.dim, config.gating_dim, config.kernel_size, config.dropout)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], valid: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], valid: Tensor | None) -> Tensor:
         """(B, T, D) to (B, T, 2 D)."""
-        attended = self.attention(self.attention_norm(x), rotation, valid[:, None, None, :])
+        attended = self.attention(self.attention_norm(x), rotation, valid)
         gated = self.gating(self.gating_norm(x), valid)
         return self.dropout(torch.cat([attended, gated], dim=-1))
 
@@ -74,8 +74,8 @@ class BranchformerLayer(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], valid: Tensor) -> Tensor:
-        """(B, T, D) to (B, T, D); `valid` is (B, T) bool."""
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], valid: Tensor | None) -> Tensor:
+        """(B, T, D) to (B, T, D); `valid` is (B, T) bool, None if all frames are."""
         return self.norm(x + self.dropout(self.merge(self.branches(x, rotation, valid))))
 
 
@@ -92,8 +92,8 @@ class EBranchformerLayer(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], valid: Tensor) -> Tensor:
-        """(B, T, D) to (B, T, D); `valid` is (B, T) bool."""
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], valid: Tensor | None) -> Tensor:
+        """(B, T, D) to (B, T, D); `valid` is (B, T) bool, None if all frames are."""
         x = x + 0.5 * self.feed_forward1(x)
         branches = self.branches(x, rotation, valid)
         x = x + self.dropout(self.merge(branches + self.depthwise(branches, valid)))

@@ -39,10 +39,10 @@ class ConformerLayer(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], valid: Tensor) -> Tensor:
-        """(B, T, D) to (B, T, D); `valid` is (B, T) bool."""
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], valid: Tensor | None) -> Tensor:
+        """(B, T, D) to (B, T, D); `valid` is (B, T) bool, None if all frames are."""
         x = x + 0.5 * self.feed_forward1(x)
-        x = x + self.dropout(self.attention(self.attention_norm(x), rotation, valid[:, None, None, :]))
+        x = x + self.dropout(self.attention(self.attention_norm(x), rotation, valid))
         x = x + self.convolution(self.convolution_norm(x), valid)
         return self.norm(x + 0.5 * self.feed_forward2(x))
 

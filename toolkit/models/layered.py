@@ -55,7 +55,8 @@ class LayeredEncoder(nn.Module):
     """Convolutional subsampling, then L layers of one kind with rotary positions."""
 
     Layer: ClassVar[type[nn.Module]]
-    """Built as `Layer(config)`; takes (B, T, D), the rotation of `rotary_table` and (B, T) valid frames."""
+    """Built as `Layer(config)`; takes (B, T, D), the rotation of `rotary_table` and (B, T) valid
+    frames, None if all are."""
 
     def __init__(self, config: LayeredConfig, num_features: int) -> None:
         super().__init__()
@@ -76,12 +77,14 @@ class LayeredEncoder(nn.Module):
         x, lengths = self.subsample(x, lengths)
         return self.embed_norm(x), lengths
 
-    def encode(self, x: Tensor, lengths: Tensor, mask: Tensor | None = None) -> EncoderOutput:
-        """Embedded frames (B, T, D), lengths (B,) and a mask (B, T) to every layer's (B, T, D)."""
+    def encode(
+        self, x: Tensor, lengths: Tensor, mask: Tensor | None = None, padded: bool = True
+    ) -> EncoderOutput:
+        """Embedded frames (B, T, D), lengths (B,) and a mask (B, T) to every layer's (B, T, D); see `Encoder`."""
         if mask is not None:
             x = torch.where(mask[:, :, None], self.mask_embedding.to(x.dtype), x)
         x = self.dropout(x)
-        valid = valid_mask(lengths, x.shape[1])
+        valid = valid_mask(lengths, x.shape[1]) if padded else None
         rotation = rotary_table(x.shape[1], self.head_width, x.device)
         outputs = [x]
         for layer in self.layers:

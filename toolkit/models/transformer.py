@@ -124,9 +124,11 @@ class TransformerEncoder(nn.Module):
         """(B, T, F) features and (B,) lengths to normalised features and the same lengths."""
         return self.embed_norm(x), lengths
 
-    def encode(self, x: Tensor, lengths: Tensor, mask: Tensor | None = None) -> EncoderOutput:
-        """Latents (B, T, F), lengths (B,) and a mask (B, T) to every layer's (B, T, D)."""
-        padding = Padding.of(lengths, x.shape[1])
+    def encode(
+        self, x: Tensor, lengths: Tensor, mask: Tensor | None = None, padded: bool = True
+    ) -> EncoderOutput:
+        """Latents (B, T, F), lengths (B,) and a mask (B, T) to every layer's (B, T, D); see `Encoder`."""
+        padding = Padding.of(lengths, x.shape[1], padded)
         x = self.input_dropout(self.project(x))
         if mask is not None:
             x = torch.where(mask[:, :, None], self.mask_embedding.to(x.dtype), x)

@@ -20,13 +20,13 @@ class RotaryAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], valid: Tensor | None) -> Tensor:
         """Attends within each utterance.
 
         Args:
             x: (B, T, D).
             rotation: cosines and sines from `rotary_table`, (T, C) each.
-            mask: (B, 1, 1, T) bool, True for frames that may be attended to; None if all may.
+            valid: (B, T) bool, True for frames that may be attended to; None if all may.
 
         Returns:
             (B, T, D).
@@ -38,7 +38,7 @@ class RotaryAttention(nn.Module):
             rotate(query, rotation),
             rotate(key, rotation),
             value,
-            attn_mask=mask,
+            attn_mask=None if valid is None else valid[:, None, None, :],
             dropout_p=self.dropout if self.training else 0.0,
         )
         return self.out(attended.transpose(1, 2).reshape(batch, frames, dim))

@@ -24,10 +24,10 @@ class Padding(NamedTuple):
     """Valid frames of each utterance; None where they are on a device that would have to be waited for."""
 
     @classmethod
-    def of(cls, lengths: Tensor, frames: int) -> "Padding":
-        """From (B,) valid frames and T. Only on a CPU can it see that nothing is padded."""
+    def of(cls, lengths: Tensor, frames: int, padded: bool = True) -> "Padding":
+        """From (B,) valid frames and T. That nothing is padded it sees only on a CPU; elsewhere it has to be told."""
         if not eager_on_cpu(lengths):
-            return cls(valid_mask(lengths, frames), None)
+            return cls(valid_mask(lengths, frames) if padded else None, None)
         counts = lengths.tolist()
         return cls(None if min(counts) >= frames else valid_mask(lengths, frames), counts)
 

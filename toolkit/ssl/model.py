@@ -84,6 +84,7 @@ class SslModel(SpeechModel):
         seeds: Tensor,
         labels: Tensor | None = None,
         views: Tensor | None = None,
+        padded: bool = True,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """The objective's loss, statistics and weight; see `Objective.loss`.
 
@@ -93,11 +94,12 @@ class SslModel(SpeechModel):
             seeds: (B,) int64, one an utterance, from which its mask is drawn.
             labels: (B, T', C) frame labels, of any number of frames, -1 where there is none.
             views: (B, S) what the encoder hears in place of `waveforms`, from which the targets are taken.
+            padded: False if all lengths are known to be S; see `SpeechEncoder.forward`.
         """
         frames = self.speech.latent_lengths(waveforms.shape[1])
         targets = self.objective.targets(self.speech, waveforms, lengths, views is not None)
         mask = self.objective.mask(self.speech.latent_lengths(lengths), frames, seeds)
-        output = self.speech(waveforms if views is None else views, lengths, mask)
+        output = self.speech(waveforms if views is None else views, lengths, mask, padded=padded)
         if labels is not None:
             labels = fit(labels, frames)
         return self.objective.loss(output, targets, labels, mask, seeds)

@@ -118,7 +118,7 @@ class SslTask(Task):
 
     def loss(self, model: torch.nn.Module, batch: SslBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """The objective's loss, summed over masked frames."""
-        return model(batch.waveforms, batch.lengths, batch.seeds, batch.labels, batch.views)
+        return model(batch.waveforms, batch.lengths, batch.seeds, batch.labels, batch.views, batch.padded)
 
     def _crop(self, cut: Cut, rng: random.Random) -> Cut:
         if cut.duration <= self.config.crop_seconds:

@@ -74,8 +74,10 @@ class ZipformerEncoder(nn.Module, Clocked):
         return (x if self.embed_norm is None else self.embed_norm(x)), lengths
 
     @torch.compiler.disable
-    def encode(self, x: Tensor, lengths: Tensor, mask: Tensor | None = None) -> EncoderOutput:
-        """Latents (B, T', E), lengths (B,) and a mask (B, T') to frames (B, T, D)."""
+    def encode(
+        self, x: Tensor, lengths: Tensor, mask: Tensor | None = None, padded: bool = True
+    ) -> EncoderOutput:
+        """Latents (B, T', E), lengths (B,) and a mask (B, T') to frames (B, T, D); whole chunks are always padded."""
         x = self._input(x)
         if mask is not None:
             x = torch.where(mask[:, :, None], self.mask_embedding.to(x.dtype), x)
