@@ -71,9 +71,8 @@ def test_contrastive_loss():
             total += math.log(sum(math.exp(score - positive) for score in [positive, *scores]))
             right += bool(scores) and max(scores) < positive
             left_out += 5 - len(others)
-    assert loss.sum().item() == pytest.approx(total, rel=1e-5)
-    assert correct.sum().item() == right > 0
-    assert not loss[~counted].any() and not correct[~counted].any()
+    assert loss.item() == pytest.approx(total, rel=1e-5)
+    assert correct.item() == right > 0
     assert left_out > 0
 
 
@@ -181,33 +180,6 @@ def test_targets_of_a_changed_view_come_from_the_clean_audio():
     assert objective.targets(speech, waveforms, lengths, changed=False)[0] is None
 
 
-def test_frames_that_are_not_masked_count_if_they_have_a_weight():
-    torch.manual_seed(0)
-    speech = SimpleNamespace(dim=6, latent_dim=5)
-    objective = Wav2Vec2Objective(Wav2Vec2Config(diversity_weight=0.0), speech).eval()
-    frames, latents = torch.randn(2, 9, 6), torch.randn(2, 9, 5)
-    output = EncoderOutput(frames, torch.tensor([9, 5]), [], latents)
-    mask = torch.arange(9) < torch.tensor([[4], [3]])
-    every = torch.arange(9) < torch.tensor([[9], [5]])
-
-    def loss(weight, mask):
-        objective.config.unmasked_weight = weight
-        return objective.loss(output, (None, None), None, mask, torch.arange(2))
-
-    total, stats, weight = loss(1.0, mask)
-    half = loss(0.5, mask)[0]
-    all_masked = loss(0.0, every)
-    # The same frames are told apart, masked or not, and the loss is still an average over masked frames.
-    torch.testing.assert_close(total, all_masked[0])
-    assert weight == 7 and all_masked[2] == 14
-    assert stats["accuracy"] <= all_masked[1]["accuracy"]
-    # Linear in the weight: what remains at 0 is the masked frames' share.
-    masked_share = 2 * half - total
-    assert 0 < masked_share < half < total
-    tiny = loss(1e-6, mask)[0]
-    torch.testing.assert_close(tiny, masked_share, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("learn_latents", [True, False])
 def test_latents_learn_from_being_targets_if_they_are_to(learn_latents):
     objective = Wav2Vec2Objective(
@@ -252,9 +224,8 @@ def test_learns(tmp_path):
         ({"temperature": 0.0}, "temperature > 0"),
         ({"gumbel_temperature": (0.5, 2.0)}, "first >= last > 0"),
         ({"gumbel_decay": 1.5}, "gumbel_decay <= 1"),
-        ({"target_dropout": 1.0}, "target_dropout must be in"),
-        ({"feature_penalty": -1.0}, "must not be negative"),
-        ({"unmasked_weight": -1.0}, "must not be negative"),
+        ({"target_dropout": 1.0}, "target_dropout < 1"),
+        ({"feature_penalty": -1.0}, "feature_penalty >= 0"),
     ],
 )
 def test_impossible_settings(settings, message):

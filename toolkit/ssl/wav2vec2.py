@@ -1,6 +1,6 @@
 """Contrastive prediction of quantised latents (wav2vec 2.0, Baevski et al. 2020, arXiv 2006.11477).
 
-Dimensions: B utterances, T frames, N frames that are compared (padded), D encoder width, E latent width, G groups
+Dimensions: B utterances, T frames, N masked frames of an utterance (padded), D encoder width, E latent width, G groups
 and V entries of the quantiser, Q width of its codevectors, P width in which frames are compared, K negatives.
 """
 
@@ -39,7 +39,7 @@ class Wav2Vec2Config:
     compared_dim: int = 256
     """P, width to which targets and predictions are projected."""
     negatives: int = 100
-    """K, other frames of the utterance from which the right one is to be told."""
+    """K, other masked frames of the utterance from which the right one is to be told."""
     temperature: float = 0.1
     """What cosines are divided by."""
     gumbel_temperature: tuple[float, float] = (2.0, 0.5)
@@ -52,9 +52,6 @@ class Wav2Vec2Config:
     """Weight of the mean square of the front end's features, where it learns."""
     target_dropout: float = 0.1
     """Dropout on the latents that are quantised."""
-    unmasked_weight: float = 0.0
-    """Weight of the frames that are not masked, 0 in the paper. Where training is short, it keeps the upper layers
-    from losing what the audio says at these frames, all that there are in recognition."""
     learn_latents: bool = True
     """Whether the latents learn from being targets, as in the paper; if not, from the encoder alone. Those of
     filterbanks come to leave out what is hard to foretell."""
@@ -74,16 +71,14 @@ class Wav2Vec2Config:
                 "temperature > 0, gumbel_temperature [first, last] with first >= last > 0 and 0 < gumbel_decay <= 1 "
                 "are needed"
             )
-        if min(self.diversity_weight, self.feature_penalty, self.unmasked_weight) < 0:
-            raise ValueError("diversity_weight, feature_penalty and unmasked_weight must not be negative")
-        if not 0 <= self.target_dropout < 1:
-            raise ValueError(f"target_dropout must be in [0, 1), got {self.target_dropout}")
+        if min(self.diversity_weight, self.feature_penalty) < 0 or not 0 <= self.target_dropout < 1:
+            raise ValueError(
+                "diversity_weight >= 0, feature_penalty >= 0 and 0 <= target_dropout < 1 are needed"
+            )
 
 
 class Wav2Vec2Objective(Objective, Clocked):
     """Tells the quantised latent of a masked frame from those of other masked frames of the utterance.
-
-    With a weight for unmasked frames, they are predicted too, and all frames serve as the others.
 
     The diversity loss looks at the mean choice over the masked frames of the batch, as in the paper: of a smaller set,
     such as one short utterance, it would ask for more entries than there are sounds. So it is the one term that depends
@@ -134,23 +129,21 @@ class Wav2Vec2Objective(Objective, Clocked):
         """How far off encoder and quantiser are; see `Objective.loss`.
 
         Returns:
-            Loss; at how many masked frames the right target was the most similar ("accuracy"), how many entries the
-            targets of the batch use over all groups ("code_perplexity") and "feature_penalty", which is part of the
-            loss; the number of masked frames.
+            Loss; how often the right target was the most similar ("accuracy"), how many entries the targets of the
+            batch use over all groups ("code_perplexity") and "feature_penalty", which is part of the loss; the number
+            of masked frames.
         """
         config, frames = self.config, mask.shape[1]
         latents, feature_lengths = targets
-        valid = valid_mask(output.lengths, frames)
-        masked, compared, most = mask & valid, valid, frames
-        if not config.unmasked_weight:
-            compared, most = masked, most_hidden(config.mask, frames)
-        places, hidden = hidden_rows(compared, most)
-        is_masked = masked.gather(1, places) & hidden
+        places, hidden = hidden_rows(
+            mask & valid_mask(output.lengths, frames), most_hidden(config.mask, frames)
+        )
+        counts, counted = hidden.sum(dim=1), hidden.flatten()
         latents = output.latents if latents is None else latents
         latents = pick(latents if config.learn_latents else latents.detach(), places, hidden)
         quantized = self.quantizer(self.dropout(latents).flatten(0, 1), self.gumbel_temperature)
-        negatives = draw_negatives(hidden.sum(dim=1), hidden.shape[1], config.negatives, seeds)
-        losses, correct = contrastive_loss(
+        negatives = draw_negatives(counts, hidden.shape[1], config.negatives, seeds)
+        loss, correct = contrastive_loss(
             self.project_frame(pick(output.frames, places, hidden)),
             self.project_target(quantized.vectors).unflatten(0, hidden.shape),
             quantized.codes.unflatten(0, hidden.shape),
@@ -158,11 +151,9 @@ class Wav2Vec2Objective(Objective, Clocked):
             hidden,
             config.temperature,
         )
-        loss = (losses * torch.where(is_masked, 1.0, config.unmasked_weight)).sum()
-        counts, counted = masked.sum(dim=1), hidden.flatten()
-        weight = counts.sum()
+        weight = hidden.sum()
         used = perplexity(usage(quantized.codes, counted, config.entries)).sum()
-        stats = {"accuracy": (correct & is_masked).sum(), "code_perplexity": used * weight}
+        stats = {"accuracy": correct, "code_perplexity": used * weight}
         if config.diversity_weight:
             loss = loss + config.diversity_weight * diversity_loss(quantized.probs, counted) * weight
         if output.features is not None and config.feature_penalty:
@@ -172,17 +163,17 @@ class Wav2Vec2Objective(Objective, Clocked):
 
 
 def draw_negatives(counts: Tensor, size: int, negatives: int, seeds: Tensor) -> Tensor:
-    """Draws other frames of the utterance for each of its frames that are compared, with replacement.
+    """Draws other masked frames for each masked frame, with replacement.
 
     Args:
-        counts: (B,) frames of each utterance that are compared.
+        counts: (B,) masked frames of each utterance.
         size: N.
         negatives: K.
         seeds: (B,) int64.
 
     Returns:
         (B, N, K) int64, numbers from 0 to counts - 1 in each row that is not padding, never the row's own. In an
-        utterance of one such frame, they mean nothing.
+        utterance of one masked frame, they mean nothing.
     """
     draws = uniform(split(seeds, 2)[:, 1], size * negatives).view(len(seeds), size, negatives)
     drawn = (draws * (counts - 1).clamp(min=0)[:, None, None]).long()
@@ -213,8 +204,7 @@ def contrastive_loss(
         temperature: what cosines are divided by.
 
     Returns:
-        (B, N) the loss, 0 where a frame does not count; and (B, N) bool, True where the right target was more similar
-        than every negative.
+        The loss, summed over frames, and in how many the right target was more similar than every negative.
     """
     with torch.autocast(predictions.device.type, enabled=False):
         predictions = functional.normalize(predictions.float(), dim=-1)
@@ -230,7 +220,7 @@ def contrastive_loss(
     best = wrong.amax(dim=-1)
     # Where all targets are alike there is nothing to be told apart, and no merit in it.
     correct = (best < right) & (best > -torch.inf)
-    return losses.masked_fill(~counted, 0.0), correct & counted
+    return (losses * counted).sum(), (correct & counted).sum()
 
 
 def diversity_loss(probs: Tensor, counted: Tensor) -> Tensor:
