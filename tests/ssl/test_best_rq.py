@@ -15,7 +15,8 @@ from toolkit.models.base import SpeechConfig, SpeechEncoder
 from toolkit.models.output import EncoderOutput
 from toolkit.nn.features import Fbank
 from toolkit.ssl import best_rq
-from toolkit.ssl.best_rq import BestRqConfig, BestRqObjective, RandomQuantizer, stack, standardize
+from toolkit.ssl.best_rq import BestRqConfig, BestRqObjective, RandomQuantizer, stack
+from toolkit.ssl.quantizer import standardize
 from toolkit.tasks.ssl import SslConfig, SslTask
 
 
@@ -38,7 +39,7 @@ def make(**settings):
 def test_standardize():
     torch.manual_seed(0)
     features = 3 * torch.randn(2, 8, 4) + 5
-    features[1, 5:] = 0
+    features[1, 5:] = torch.nan
     found = standardize(features, torch.tensor([8, 5]))
     for row, length in enumerate((8, 5)):
         own = features[row, :length].double()

@@ -180,6 +180,24 @@ def test_targets_of_a_changed_view_come_from_the_clean_audio():
     assert objective.targets(speech, waveforms, lengths, changed=False)[0] is None
 
 
+def test_standardized_latents_are_told_apart_whatever_all_frames_have_in_common():
+    torch.manual_seed(0)
+    speech = SimpleNamespace(dim=6, latent_dim=8)
+    latents, lengths = torch.randn(2, 90, 8), torch.tensor([90, 60])
+    shifted = 0.1 * latents + 5.0 * torch.randn(8)
+    mask = torch.arange(90) < torch.tensor([[50], [40]])
+    used = {}
+    for standard in (True, False):
+        config = Wav2Vec2Config(standardize=standard, entries=32)
+        objective = Wav2Vec2Objective(config, speech).eval()
+        for name, x in (("plain", latents), ("shifted", shifted)):
+            output = EncoderOutput(torch.randn(2, 90, 6), lengths, [], x)
+            _, stats, weight = objective.loss(output, (None, None), None, mask, torch.arange(2))
+            used[standard, name] = (stats["code_perplexity"] / weight).item()
+    assert used[True, "shifted"] == pytest.approx(used[True, "plain"], rel=1e-4)
+    assert used[False, "shifted"] < 0.5 * used[False, "plain"]
+
+
 @pytest.mark.parametrize("learn_latents", [True, False])
 def test_latents_learn_from_being_targets_if_they_are_to(learn_latents):
     objective = Wav2Vec2Objective(

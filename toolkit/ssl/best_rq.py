@@ -23,7 +23,7 @@ from toolkit.nn.features import Fbank, FbankConfig
 from toolkit.nn.masks import valid_mask
 from toolkit.ssl.masking import MaskConfig, draw_mask, most_hidden
 from toolkit.ssl.model import Objective
-from toolkit.ssl.quantizer import perplexity, usage
+from toolkit.ssl.quantizer import perplexity, standardize, usage
 from toolkit.ssl.rows import hidden_rows, pick
 
 SCORES_AT_ONCE = 2**24
@@ -181,20 +181,6 @@ def first_middle(latent_lengths: Callable[[int], int], shift: int) -> float:
     frames = 10
     least = bisect_left(range(2 * frames * shift), frames, key=latent_lengths)
     return (least - (frames - 1) * shift) / 2
-
-
-def standardize(features: Tensor, lengths: Tensor) -> Tensor:
-    """Zero mean and unit variance of each bin over the utterance.
-
-    Args:
-        features: (B, T', F), 0 past an utterance's end, as they stay.
-        lengths: (B,).
-    """
-    count = lengths.clamp(min=1)[:, None, None]
-    mean = features.sum(dim=1, keepdim=True) / count
-    centred = (features - mean) * valid_mask(lengths, features.shape[1])[:, :, None]
-    deviation = (centred.square().sum(dim=1, keepdim=True) / count).sqrt()
-    return centred / deviation.clamp(min=1e-3)
 
 
 def stack(features: Tensor, start: int, size: int, frames: int) -> Tensor:

@@ -1,12 +1,15 @@
 """Product quantiser with Gumbel softmax (wav2vec 2.0, arXiv 2006.11477, section 2).
 
-Dimensions: N frames, E latent width, G groups, V entries a group, Q width of a codevector.
+Dimensions: B utterances, T frames, N frames of all of them, E latent width, G groups, V entries a group, Q width of a
+codevector.
 """
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from toolkit.nn.masks import valid_mask
 
 
 class Quantized(NamedTuple):
@@ -92,3 +95,19 @@ def usage(codes: Tensor, weights: Tensor, entries: int) -> Tensor:
     counts = weights.new_zeros(groups, entries, dtype=torch.float32)
     counts = counts.scatter_add(1, codes.T, weights.float().expand(groups, -1))
     return counts / counts.sum(dim=1, keepdim=True).clamp(min=1.0)
+
+
+def standardize(features: Tensor, lengths: Tensor) -> Tensor:
+    """Zero mean and unit variance of each dimension over the utterance; 0 past its end.
+
+    Args:
+        features: (B, T, E), whatever they are past an utterance's end.
+        lengths: (B,).
+    """
+    valid = valid_mask(lengths, features.shape[1])[:, :, None]
+    count = lengths.clamp(min=1)[:, None, None]
+    mean = features.masked_fill(~valid, 0.0).sum(dim=1, keepdim=True) / count
+    centred = (features - mean).masked_fill(~valid, 0.0)
+    variance = centred.square().sum(dim=1, keepdim=True) / count
+    # Before the root, whose slope at 0 is infinite.
+    return centred * variance.clamp(min=1e-6).rsqrt()

@@ -18,7 +18,7 @@ from toolkit.nn.scheduled import Clocked
 from toolkit.ssl.hubert import mean_square
 from toolkit.ssl.masking import MaskConfig, draw_mask, most_hidden, split, uniform
 from toolkit.ssl.model import Objective
-from toolkit.ssl.quantizer import GumbelQuantizer, perplexity, usage
+from toolkit.ssl.quantizer import GumbelQuantizer, perplexity, standardize, usage
 from toolkit.ssl.rows import hidden_rows, pick
 
 
@@ -52,6 +52,9 @@ class Wav2Vec2Config:
     """Weight of the mean square of the front end's features, where it learns."""
     target_dropout: float = 0.1
     """Dropout on the latents that are quantised."""
+    standardize: bool = False
+    """Whether latents have zero mean and unit variance over each utterance when they are quantised. What those of
+    filterbanks have in common in all frames would else choose the entries: few of them, which tell little apart."""
     learn_latents: bool = True
     """Whether the latents learn from being targets, as in the paper; if not, from the encoder alone. Those of
     filterbanks come to leave out what is hard to foretell."""
@@ -140,6 +143,8 @@ class Wav2Vec2Objective(Objective, Clocked):
         )
         counts, counted = hidden.sum(dim=1), hidden.flatten()
         latents = output.latents if latents is None else latents
+        if config.standardize:
+            latents = standardize(latents, output.lengths)
         latents = pick(latents if config.learn_latents else latents.detach(), places, hidden)
         quantized = self.quantizer(self.dropout(latents).flatten(0, 1), self.gumbel_temperature)
         negatives = draw_negatives(counts, hidden.shape[1], config.negatives, seeds)
