@@ -1,4 +1,4 @@
-"""Self-supervised pretraining on frame labels."""
+"""Self-supervised pretraining."""
 
 import random
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class SslConfig:
     seed: int = 0
     """Of weights, order, masks and dropout."""
     data: DataConfig = field(default_factory=DataConfig)
-    """Cuts with frame labels (`python -m toolkit.bin.label`)."""
+    """Cuts; for the objective `hubert` with frame labels (`python -m toolkit.bin.label`)."""
     crop_seconds: float = 15.6
     """Longer cuts are cropped to this, at a random place."""
     speech: SpeechConfig = field(default_factory=SpeechConfig)
