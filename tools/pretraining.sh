@@ -1,16 +1,16 @@
 # shellcheck shell=bash
-# The stages that recipes for pretraining share: two rounds of clustering, labelling and masked prediction, as HuBERT
+# The stages that recipes for pretraining share: two iterations of clustering, labelling and masked prediction, as HuBERT
 # has them. Sourced after stages.sh by a recipe that sets
 #   exp, data    folders
 #   config       configuration of the training
 #   batches      of which an update is made
 #   clusters_1, clusters_2    sizes of the codebooks
-#   layer        whose output is clustered in the second round
+#   layer        whose output is clustered in the second iteration
 #   margin       of the encoder's frames; kmeans --help explains it
 #   max_frames   that a codebook is fitted to
 #   updates_1, updates_2      of the trainings
 #   average      checkpoints that are averaged at the end
-#   teacher      model directory whose layer `layer` is clustered at once, so that one round is enough; may be empty
+#   teacher      model directory whose layer `layer` is clustered at once, so that one iteration is enough; may be empty
 #   alignment    CTM of phones or characters of the cuts, to measure labels and model against; may be empty
 #   overrides    further settings of the training, in one string
 # and has a stage that writes cuts_train.jsonl.gz and cuts_valid.jsonl.gz to $data. Then it calls
@@ -39,7 +39,7 @@ pretraining_stages() {
 
   stage pretrain "masked prediction of these labels" pretrain "$config" "$exp/labels-1/"{train,valid}/recipe.json
 
-  if [ -z "$teacher" ]; then second_round "${cuts[@]}"; fi
+  if [ -z "$teacher" ]; then second_iteration "${cuts[@]}"; fi
 
   stage average "average the last checkpoints" average "$exp/$last/model/model.safetensors"
 
@@ -47,8 +47,8 @@ pretraining_stages() {
     "$exp/model/model.safetensors" "${cuts[@]}" ${alignment:+"$alignment"}
 }
 
-# second_round CUTS ...
-second_round() {
+# second_iteration CUTS ...
+second_iteration() {
   stage relabel "cluster a hidden layer and label frames anew" relabel \
     "$exp/pretrain-1/model/model.safetensors" "$@" ${alignment:+"$alignment"}
 
@@ -126,13 +126,13 @@ probe() {
     --json "$exp/probe.json"
 }
 
-# cluster ROUND CLUSTERS [features]
+# cluster ITERATION CLUSTERS [features]
 cluster() {
   python -m toolkit.bin.kmeans --cuts "$data/cuts_train.jsonl.gz" --out "$exp/kmeans-$1.safetensors" --clusters "$2" \
     --max-frames "$max_frames" "${@:3}"
 }
 
-# label_frames ROUND [processes]: the audio of the training set stays in its Shar folder.
+# label_frames ITERATION [processes]: the audio of the training set stays in its Shar folder.
 label_frames() {
   python -m toolkit.bin.label --cuts "$data/shar/train" --kmeans "$exp/kmeans-$1.safetensors" \
     --out "$exp/labels-$1/train" "${@:2}"
@@ -142,7 +142,7 @@ label_frames() {
     ${alignment:+--alignment "$alignment"}
 }
 
-# pretrain_on ROUND CLUSTERS UPDATES
+# pretrain_on ITERATION CLUSTERS UPDATES
 pretrain_on() {
   local settings
   read -r -a settings <<< "$overrides"

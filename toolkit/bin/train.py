@@ -36,7 +36,9 @@ def parser() -> argparse.ArgumentParser:
         "--print_config", action="store_true", help="print every setting with its meaning, and stop"
     )
     result.add_argument(
-        "--restart", action="store_true", help="forget what the experiment folder holds, begin anew"
+        "--restart",
+        action="store_true",
+        help="delete what earlier runs left in the experiment folder, begin anew",
     )
     return result
 

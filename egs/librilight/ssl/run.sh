@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # Pretraining on Libri-Light, 57,700 hours without transcripts: large encoders.
 #
-#   teacher=egs/librispeech/ssl/exp/hubert_base/model corpus=/data/librilight egs/librilight/ssl/run.sh
+#   teacher=egs/librispeech/ssl/exp/hubert_base/model layer=9 corpus=/data/librilight egs/librilight/ssl/run.sh
 #
 # From the environment:
 #   model           zipformer_large (default), hubert_large: a file of conf/
 #   corpus          folder with small/, medium/, large/; without it they are downloaded to TOOLKIT_DATA (3.4 TB)
 #   subsets         which of them (default: small medium large)
-#   teacher         model directory whose layer `layer` is clustered, so that one round is enough: HuBERT-large learned
-#                   from layer 9 of HuBERT-base; without it the first round's labels are MFCC clusters
+#   teacher         model directory whose layer `layer` is clustered, so that one iteration is enough: HuBERT large learned
+#                   from layer 9 of HuBERT base; without it the first iteration's labels are MFCC clusters
 #   alignment       CTM of phones or characters to measure labels and model against (default: none)
 #   overrides       further settings of the training, such as "--data.sampler.max_duration=200"
 #   valid_share     of the speakers, to validate on (default: 0.001)
-#   batches, updates_1, updates_2, layer, max_frames, average   see below
+#   batches         of an update, a multiple of the number of GPUs (default: 16; hubert_large: 32)
+#   updates_1, updates_2, layer, clusters_1, clusters_2, max_frames, average   defaults are in this script
 #   num_gpus, num_nodes, node_rank, master_addr, launcher       see tools/launch.sh and egs/librispeech/ssl/slurm.sh
 #   TOOLKIT_DATA, TOOLKIT_EXP   folders for data and experiments (default: data/ and exp/ of this recipe)
 . "$(dirname "$0")/../../../tools/stages.sh"
@@ -34,7 +35,7 @@ case $model in
 esac
 # Where the encoder's frames stand: see `python -m toolkit.bin.kmeans --help`.
 case $model in *_fbank) margin=4 ;; *) margin=1 ;; esac
-if $quick; then updates_1=2000 updates_2=2000; fi
+if $quick; then updates_1=2000 updates_2=2000 average=1; fi
 
 stage download "Libri-Light from its authors" download
 download() {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pretraining on LibriSpeech, 960 hours: HuBERT's two rounds, for the encoder that `model` names.
+# Pretraining on LibriSpeech, 960 hours: HuBERT's two iterations, for the encoder that `model` names.
 #
 #   model=zipformer_base egs/librispeech/ssl/run.sh
 #   model=hubert_base corpus=/data/LibriSpeech num_gpus=8 egs/librispeech/ssl/run.sh
@@ -8,10 +8,11 @@
 #   model           zipformer_base (default), zipformer_base_fbank, hubert_base: a file of conf/
 #   corpus          folder LibriSpeech with its parts; without it they are downloaded to TOOLKIT_DATA (61 GB)
 #   train_parts     parts to train on (default: all 960 hours); valid_parts: to validate on (default: dev-clean)
-#   teacher         model directory whose layer is clustered in place of MFCC; then there is one round
+#   teacher         model directory whose layer is clustered in place of MFCC; then there is one iteration
 #   alignment       CTM of phones or characters to measure labels and model against (default: none)
 #   overrides       further settings of the training, such as "--data.sampler.max_duration=200"
-#   batches, updates_1, updates_2, layer, max_frames, average   see below
+#   batches         of an update, a multiple of the number of GPUs (default: 8)
+#   updates_1, updates_2, layer, clusters_1, clusters_2, max_frames, average   defaults are in this script
 #   num_gpus, num_nodes, node_rank, master_addr, launcher       see tools/launch.sh and slurm.sh
 #   TOOLKIT_DATA, TOOLKIT_EXP   folders for data and experiments (default: data/ and exp/ of this recipe)
 . "$(dirname "$0")/../../../tools/stages.sh"
@@ -34,7 +35,7 @@ case $model in
 esac
 # Where the encoder's frames stand: see `python -m toolkit.bin.kmeans --help`.
 case $model in *_fbank) margin=4 ;; *) margin=1 ;; esac
-if $quick; then updates_1=2000 updates_2=2000; fi
+if $quick; then updates_1=2000 updates_2=2000 average=1; fi
 
 stage download "LibriSpeech from openslr.org" download
 download() {
