@@ -87,6 +87,8 @@ kmeans() {
   stage_drop "$exp/kmeans-1.safetensors"
   if [ -z "$teacher" ]; then
     cluster 1 "$clusters_1" --frame-shift 0.02 --margin "$margin"
+  elif [ "$layer" = none ]; then
+    stage_error "layer: found nothing, expected the layer of the teacher to cluster, such as 9 for HuBERT base"
   else
     cluster 1 "$clusters_1" --frame-shift 0.02 --model "$teacher" --layer "$layer"
   fi

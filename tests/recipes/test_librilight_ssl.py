@@ -3,6 +3,8 @@
 import argparse
 import importlib.util
 import itertools
+import os
+import subprocess
 
 import pytest
 from hypothesis import given
@@ -40,6 +42,15 @@ def test_help_names_stages_and_settings(root):
 def test_with_a_teacher_there_is_one_round(root):
     text = run(root, "librilight/ssl", root, "--help", teacher="somewhere")
     assert " pretrain2 " not in text and " relabel " not in text and " average " in text
+
+
+def test_a_teacher_needs_a_layer(root, tmp_path):
+    for name in ("cuts_train.jsonl.gz", "model.safetensors"):
+        (tmp_path / name).touch()
+    folders = {"TOOLKIT_DATA": str(tmp_path), "TOOLKIT_EXP": str(tmp_path / "exp"), "teacher": str(tmp_path)}
+    command = [root / "egs/librilight/ssl/run.sh", "kmeans"]
+    done = subprocess.run(command, env={**os.environ, **folders}, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and "layer: found nothing, expected the layer of the teacher" in done.stderr
 
 
 def test_neighbours_are_joined_and_long_stretches_parted(segments):

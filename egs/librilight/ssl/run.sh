@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Pretraining on Libri-Light, 57,700 hours without transcripts: large encoders.
 #
-#   teacher=egs/librispeech/ssl/exp/hubert_base/model layer=9 corpus=/data/librilight egs/librilight/ssl/run.sh
+#   corpus=/data/librilight teacher=egs/librispeech/ssl/exp/hubert_base/model layer=9 egs/librilight/ssl/run.sh
 #
 # From the environment:
 #   model           zipformer_large (default), hubert_large: a file of conf/
@@ -29,6 +29,8 @@ corpus=${given:-$data/librilight}
 alignment=$(from_start "${alignment:-}") teacher=$(from_start "${teacher:-}")
 overrides=${overrides:-} max_frames=${max_frames:-4000000} average=${average:-5}
 clusters_1=${clusters_1:-500} clusters_2=${clusters_2:-500}
+# Which layer depends on the teacher then, not on the model.
+if [ -n "$teacher" ]; then layer=${layer:-none}; fi
 case $model in
   hubert_*) batches=${batches:-32} layer=${layer:-9} updates_1=${updates_1:-400000} updates_2=${updates_2:-400000} ;;
   *) batches=${batches:-16} layer=${layer:-4} updates_1=${updates_1:-250000} updates_2=${updates_2:-250000} ;;

@@ -8,7 +8,7 @@
 #   model           zipformer_base (default), zipformer_base_fbank, hubert_base: a file of conf/
 #   corpus          folder LibriSpeech with its parts; without it they are downloaded to TOOLKIT_DATA (61 GB)
 #   train_parts     parts to train on (default: all 960 hours); valid_parts: to validate on (default: dev-clean)
-#   teacher         model directory whose layer is clustered in place of MFCC; then there is one iteration
+#   teacher         model directory whose layer `layer` is clustered in place of MFCC; then there is one iteration
 #   alignment       CTM of phones or characters to measure labels and model against (default: none)
 #   overrides       further settings of the training, such as "--data.sampler.max_duration=200"
 #   batches         of an update, a multiple of the number of GPUs (default: 8)
@@ -29,6 +29,8 @@ corpus=${given:-$data/LibriSpeech}
 alignment=$(from_start "${alignment:-}") teacher=$(from_start "${teacher:-}")
 overrides=${overrides:-} max_frames=${max_frames:-2000000} average=${average:-5}
 clusters_1=${clusters_1:-100} clusters_2=${clusters_2:-500}
+# Which layer depends on the teacher then, not on the model.
+if [ -n "$teacher" ]; then layer=${layer:-none}; fi
 case $model in
   hubert_*) batches=${batches:-8} layer=${layer:-6} updates_1=${updates_1:-250000} updates_2=${updates_2:-400000} ;;
   *) batches=${batches:-8} layer=${layer:-4} updates_1=${updates_1:-100000} updates_2=${updates_2:-200000} ;;
