@@ -1,5 +1,6 @@
 """Groups of parameters: decay, learning rates, freezing; and AdamW against its formula."""
 
+import copy
 import math
 
 import pytest
@@ -82,3 +83,28 @@ def test_steps_equal_the_formula():
             move = first[i] / (1 - beta1**step) / (math.sqrt(second[i] / (1 - beta2**step)) + eps)
             expected[i] -= lr * (move + decay * expected[i])
     assert weight[0].tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_adamw_goes_on_with_weights_in_another_order_in_memory_than_what_is_saved():
+    torch.manual_seed(0)
+    gradients = torch.randn(4, 4, 3, 5, 2)
+    model = nn.Conv2d(3, 4, (5, 2), bias=False).to(memory_format=torch.channels_last)
+    optimizer = build(model)
+
+    def step(model, optimizer, gradient):
+        model.weight.grad = torch.empty_like(model.weight).copy_(gradient)
+        optimizer.step()
+
+    for gradient in gradients[:2]:
+        step(model, optimizer, gradient)
+    # As a file holds them.
+    saved = optimizer.state_dict()
+    moments = {key: v.clone(memory_format=torch.contiguous_format) for key, v in saved["state"][0].items()}
+    restored = copy.deepcopy(model)
+    other = build(restored)
+    other.load_state_dict(saved | {"state": {0: moments}})
+    for gradient in gradients[2:]:
+        step(model, optimizer, gradient)
+        step(restored, other, gradient)
+    assert not model.weight.is_contiguous()
+    assert torch.equal(restored.weight, model.weight)

@@ -48,6 +48,14 @@ class AdamW(torch.optim.AdamW):
                     decayed.append({**group, "params": params, "weight_decay": decay})
         super().__init__(decayed, lr=lr, betas=tuple(config.betas), eps=config.eps, fused=True)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from a state, whatever the order in memory of its moments."""
+        super().load_state_dict(state_dict)
+        for parameter, state in self.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                # The fused kernel on CPUs takes elements as they lie in memory; that on GPUs refuses another order.
+                state[name] = torch.empty_like(parameter).copy_(state[name])
+
 
 OPTIMIZERS = {"adamw": AdamW, "scaled_adam": ScaledAdam}
 
