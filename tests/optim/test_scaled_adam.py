@@ -308,6 +308,28 @@ def test_the_kernels_give_the_same_numbers(root):
     assert run.returncode == 0, run.stderr
 
 
+def test_the_kernels_compile_for_a_gpu():
+    """To machine code, for which there need not be one; the interpreter lets more pass than the compiler does."""
+    pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    from toolkit.optim import scaled_adam_triton as kernels
+
+    for kernel in (kernels._sum_chunks, kernels._sum_rows, kernels._move_chunks):
+        integers = {"table", "rows", "starts", "sizes", "ends"}
+        numbers = {"beta1", "beta2", "rest2", "eps", "scalar_max"}
+        constants = {"CHUNK": kernels.CHUNK, "GATHERED": kernels.GATHERED, "GROWS": True, "FROZEN": False}
+        constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+        types = {name: "*i64" if name in integers else "*fp32" for name in kernel.arg_names}
+        types |= {name: "fp32" for name in numbers & types.keys()}
+        types |= {name: "i32" for name in {"count", "chunks"} & types.keys()}
+        types |= dict.fromkeys(constants, "constexpr")
+        options = {"num_warps": kernels.WARPS}
+        built = compile(ASTSource(kernel, types, constants), GPUTarget("cuda", 90, 32), options)
+        assert built.asm["cubin"]
+
+
 @pytest.mark.gpu
 def test_the_kernels_on_a_gpu():
     parameter = nn.Parameter(torch.zeros(3, device="cuda"))

@@ -19,6 +19,8 @@ from toolkit.optim.scaled_adam import Move
 
 CHUNK = 4096
 """Elements that one program of a kernel works on."""
+WARPS = 16
+"""Of 32 threads each, that share a chunk; with 4 of them, a move would not find room for it in their registers."""
 GATHERED = 256
 """Partial sums that are added up at a time."""
 
@@ -65,6 +67,7 @@ class Kernels:
                 count,
                 len(self.rows),
                 CHUNK,
+                num_warps=WARPS,
             )
             _sum_rows[(count,)](self.partial, self.ends, sums, count, len(self.rows), GATHERED)
         return sums[0], sums[1], sums[2]
@@ -89,6 +92,7 @@ class Kernels:
                 CHUNK,
                 move.growth is not None,
                 move.frozen,
+                num_warps=WARPS,
             )
         self.grads = []
 
