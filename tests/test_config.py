@@ -262,7 +262,7 @@ def test_the_surface_of_the_train_command_is_frozen():
 OBJECTIVE_KEYS = {
     "wav2vec2": "name mask groups entries codevector_dim compared_dim negatives temperature gumbel_temperature "
     "gumbel_decay diversity_weight feature_penalty target_dropout standardize learn_latents",
-    "best_rq": "name mask codebooks entries entry_dim seed num_mel_bins",
+    "best_rq": "name mask codebooks entries entry_dim seed num_mel_bins unmasked_weight",
 }
 
 

@@ -127,31 +127,36 @@ def test_targets_are_projected_features_of_the_utterance():
     torch.testing.assert_close(targets[1, 10], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_loss():
+@pytest.mark.parametrize("unmasked_weight", [0.0, 0.5])
+def test_loss(unmasked_weight):
     torch.manual_seed(0)
-    objective = make(codebooks=2)
+    objective = make(codebooks=2, unmasked_weight=unmasked_weight)
     frames, lengths = torch.randn(3, 9, 6), torch.tensor([9, 5, 7])
     targets, mask = torch.randn(3, 9, 8), torch.rand(3, 9) < 0.5
     output = EncoderOutput(frames, lengths, [])
     loss, stats, weight = objective.loss(output, targets, None, mask, torch.arange(3))
 
-    head, total, right, count = objective.head.double(), 0.0, 0, 0
+    head, total, right, count, masked = objective.head.double(), 0.0, 0, 0, 0
     chosen = [[0] * 12, [0] * 12]
-    for row, frame in mask.nonzero().tolist():
-        if frame >= lengths[row]:
+    places = [(row, frame) for row, length in enumerate(lengths.tolist()) for frame in range(length)]
+    for row, frame in places:
+        hidden = mask[row, frame].item()
+        if not hidden and not unmasked_weight:
             continue
         count += 1
+        masked += hidden
         for book, code in enumerate(objective.quantizer(targets[row, frame][None])[0].tolist()):
             chosen[book][code] += 1
             scores = head(frames[row, frame].double())[12 * book : 12 * book + 12].tolist()
-            total += math.log(sum(math.exp(score - scores[code]) for score in scores)) / 2
-            right += (max(scores) == scores[code]) / 2
+            loss_here = math.log(sum(math.exp(score - scores[code]) for score in scores)) / 2
+            total += loss_here if hidden else unmasked_weight * loss_here
+            right += hidden * (max(scores) == scores[code]) / 2
     assert loss.item() == pytest.approx(total, rel=1e-5)
     assert stats["accuracy"].item() == pytest.approx(right)
-    assert weight.item() == count > 5
+    assert weight.item() == masked > 5
     shares = [[n / count for n in times if n] for times in chosen]
     used = sum(math.exp(-sum(p * math.log(p) for p in book)) for book in shares) / 2
-    assert stats["target_perplexity"].item() / count == pytest.approx(used, rel=1e-4)
+    assert stats["target_perplexity"].item() / masked == pytest.approx(used, rel=1e-4)
 
 
 def test_learns(tmp_path):
@@ -186,3 +191,8 @@ def test_an_encoder_with_frames_at_no_multiple_of_ten_milliseconds():
 def test_impossible_settings(settings):
     with pytest.raises(ValueError, match="are needed"):
         BestRqConfig(**settings)
+
+
+def test_a_negative_weight():
+    with pytest.raises(ValueError, match="unmasked_weight must not be negative, got -1"):
+        BestRqConfig(unmasked_weight=-1)

@@ -48,16 +48,23 @@ class BestRqConfig:
     """Of projections and codebooks, which are not learned."""
     num_mel_bins: int = 80
     """F, of the features that are quantised; the encoder may hear others."""
+    unmasked_weight: float = 0.0
+    """Weight of the frames that are not masked, 0 in the paper. It keeps the upper layers from losing what these frames
+    say before masked ones are foretold, which takes long."""
 
     def __post_init__(self) -> None:
         if min(self.codebooks, self.entries - 1, self.entry_dim) < 1 or self.num_mel_bins < 8:
             raise ValueError("codebooks >= 1, entries >= 2, entry_dim >= 1 and num_mel_bins >= 8 are needed")
         if not self.mask.prob:
             raise ValueError("mask.prob must be positive")
+        if self.unmasked_weight < 0:
+            raise ValueError(f"unmasked_weight must not be negative, got {self.unmasked_weight}")
 
 
 class BestRqObjective(Objective):
     """Cross-entropy over the codes of masked frames, the mean over codebooks, from one linear layer.
+
+    With a weight for unmasked frames, theirs count too.
 
     A target describes the stretch of audio around the middle of what its latent frame sees.
 
@@ -107,26 +114,30 @@ class BestRqObjective(Objective):
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """The loss, and the number of masked frames.
 
-        Statistics: "accuracy", the share of codebooks whose code is told right; "target_perplexity", how many entries
-        of a codebook the targets of the batch use.
+        Statistics: "accuracy", the share of codebooks whose code is told right at masked frames; "target_perplexity",
+        how many entries of a codebook the targets of the batch use.
         """
         config, frames = self.config, mask.shape[1]
-        places, hidden = hidden_rows(
-            mask & valid_mask(output.lengths, frames), most_hidden(config.mask, frames)
-        )
-        counted = hidden.flatten()
-        codes = self.quantizer(pick(targets, places, hidden).flatten(0, 1))
-        logits = self.head(pick(output.frames, places, hidden).flatten(0, 1)).float()
+        valid = valid_mask(output.lengths, frames)
+        masked = mask & valid
+        if config.unmasked_weight:
+            places, counted = hidden_rows(valid, frames)
+        else:
+            places, counted = hidden_rows(masked, most_hidden(config.mask, frames))
+        is_masked = masked.gather(1, places).flatten()
+        weights = torch.where(is_masked, 1.0, config.unmasked_weight) * counted.flatten()
+        codes = self.quantizer(pick(targets, places, counted).flatten(0, 1))
+        logits = self.head(pick(output.frames, places, counted).flatten(0, 1)).float()
         logits = logits.view(-1, config.entries)
         losses = functional.cross_entropy(logits, codes.flatten(), reduction="none").view_as(codes)
         correct = logits.argmax(dim=-1).view_as(codes) == codes
-        weight = counted.sum()
-        used = perplexity(usage(codes, counted, config.entries)).mean()
+        weight = masked.sum()
+        used = perplexity(usage(codes, counted.flatten(), config.entries)).mean()
         stats = {
-            "accuracy": (correct.float().mean(dim=1) * counted).sum(),
+            "accuracy": (correct.float().mean(dim=1) * is_masked).sum(),
             "target_perplexity": used * weight,
         }
-        return (losses.mean(dim=1) * counted).sum(), stats, weight
+        return (losses.mean(dim=1) * weights).sum(), stats, weight
 
 
 class RandomQuantizer(nn.Module):
