@@ -263,6 +263,8 @@ OBJECTIVE_KEYS = {
     "wav2vec2": "name mask groups entries codevector_dim compared_dim negatives temperature gumbel_temperature "
     "gumbel_decay diversity_weight feature_penalty target_dropout standardize learn_latents",
     "best_rq": "name mask codebooks entries entry_dim seed num_mel_bins unmasked_weight",
+    "data2vec": "name top_layers layer_norm share_frontend decay final_decay decay_updates masks mask unmasked_weight "
+    "decoder_dim decoder_layers decoder_kernel decoder_groups decoder_dropout",
 }
 
 

@@ -91,7 +91,13 @@ def spread(rows):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"layer_norm": True, "top_layers": 1}, {"share_frontend": False, "masks": 1}]
+    "settings",
+    [
+        {},
+        {"layer_norm": True, "top_layers": 1},
+        {"share_frontend": False, "masks": 1},
+        {"unmasked_weight": 0.5},
+    ],
 )
 def test_loss_and_variances(settings):
     model = disturbed(make(**settings))
@@ -118,8 +124,9 @@ def test_loss_and_variances(settings):
             output = model.speech(*alone, own[None])
             predicted = decoded(decoder, output.frames[0].double()).tolist()
             hidden = own.nonzero()[:, 0].tolist()
-            for time in hidden:
-                total += sum((a - b) ** 2 for a, b in zip(predicted[time], target[time], strict=True)) / 32
+            for time, is_hidden in enumerate(own.tolist()):
+                error = sum((a - b) ** 2 for a, b in zip(predicted[time], target[time], strict=True)) / 32
+                total += error if is_hidden else objective.config.unmasked_weight * error
             count += len(hidden)
             of_targets += spread([target[time] for time in hidden])
             of_predictions += spread([predicted[time] for time in hidden])
@@ -339,6 +346,7 @@ def test_settings_that_do_not_fit_the_encoder():
     [
         ({"masks": 0}, "masks must be at least 1"),
         ({"mask": MaskConfig(prob=0.0)}, "mask.prob must be positive"),
+        ({"unmasked_weight": -1.0}, "unmasked_weight must not be negative"),
         ({"decoder_kernel": 4}, "decoder_kernel must be odd"),
         ({"decoder_dim": 10, "decoder_groups": 4}, "a multiple of decoder_groups"),
         ({"decoder_dropout": 1.0}, r"decoder_dropout must be in \[0, 1\)"),

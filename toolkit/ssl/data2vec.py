@@ -54,6 +54,9 @@ class Data2vecConfig:
     """M, masks an utterance."""
     mask: MaskConfig = field(default_factory=lambda: MaskConfig(kind="block", prob=0.5, span=5, adjust=0.05))
     """What is hidden."""
+    unmasked_weight: float = 0.0
+    """Weight of the frames that are not masked, 0 in the paper. It keeps the upper layers from losing what these frames
+    say before masked ones are foretold, which takes long."""
     decoder_dim: int = 384
     """H, width of the decoder's convolutions."""
     decoder_layers: int = 4
@@ -74,6 +77,8 @@ class Data2vecConfig:
             raise ValueError("0 <= decay <= final_decay <= 1 and decay_updates >= 1 are needed")
         if not self.mask.prob:
             raise ValueError("mask.prob must be positive")
+        if self.unmasked_weight < 0:
+            raise ValueError(f"unmasked_weight must not be negative, got {self.unmasked_weight}")
         if self.decoder_kernel % 2 == 0:
             raise ValueError(f"decoder_kernel must be odd, got {self.decoder_kernel}")
         if self.decoder_dim % self.decoder_groups:
@@ -85,7 +90,7 @@ class Data2vecConfig:
 
 
 class Data2vecObjective(Objective, Clocked):
-    """Squared distance between decoded student and averaged teacher, on masked frames.
+    """Squared distance between decoded student and averaged teacher, on masked frames; on others, if they have a weight.
 
     The distance is the mean over the D dimensions, so that it can be held against the target's variance; the paper's
     is larger by the root of D, to which Adam is indifferent.
@@ -149,13 +154,15 @@ class Data2vecObjective(Objective, Clocked):
         latents, lengths = targets
         wanted = self._wanted(output.latents.detach() if latents is None else latents, lengths)[:, None]
         decoded = self.decoder(output.frames, output.lengths).float().unflatten(0, (len(wanted), -1))
-        hidden = (mask & valid_mask(output.lengths, mask.shape[1])).view(decoded.shape[:3])
+        valid = valid_mask(output.lengths, mask.shape[1]).view(decoded.shape[:3])
+        hidden = mask.view(decoded.shape[:3]) & valid
         error = (decoded - wanted).square().mean(-1)
+        weights = torch.where(hidden, 1.0, self.config.unmasked_weight) * valid
         stats = {
             "target_variance": variance(wanted, hidden),
             "prediction_variance": variance(decoded.detach(), hidden),
         }
-        return (error * hidden).sum(), stats, hidden.sum()
+        return (error * weights).sum(), stats, hidden.sum()
 
     @torch.no_grad()
     def after_update(self, speech: SpeechEncoder) -> None:
