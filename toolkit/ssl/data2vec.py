@@ -90,7 +90,7 @@ class Data2vecConfig:
 
 
 class Data2vecObjective(Objective, Clocked):
-    """Squared distance between decoded student and averaged teacher, on masked frames; on others, if they have a weight.
+    """Squared distance between decoded student and averaged teacher, on masked frames; on others if they have a weight.
 
     The distance is the mean over the D dimensions, so that it can be held against the target's variance; the paper's
     is larger by the root of D, to which Adam is indifferent.
