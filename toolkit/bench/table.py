@@ -8,7 +8,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "model": ("model", str),
     "parameters": ("parameters", lambda value: f"{value / 1e6:.2f} M"),
     "frames_per_second": ("frames/s", lambda value: f"{value:g}"),
-    "gflop_per_second": ("GFLOP a second of audio", lambda value: f"{value:.2f}"),
+    "gflop_per_second": ("GFLOP per second of audio", lambda value: f"{value:.2f}"),
     "forward": ("forward", lambda value: f"{value:.3f} s"),
     "backward": ("backward", lambda value: f"{value:.3f} s"),
     "optimiser": ("optimiser", lambda value: f"{value:.3f} s"),
