@@ -305,3 +305,4 @@ def test_records_cut_short(name: str, desk: Desk) -> None:
     """A machine that went down in the middle of a line keeps nobody from going on."""
     desk.put({"old": copy_of("exp/asr", {STEPS[1]: None, name: '{"step": 1, "los'})})
     desk.works("train --config asr.yaml --exp old")
+    assert (desk.folder / "old" / STEPS[1]).is_file()

@@ -45,12 +45,12 @@ def test_two_runs_are_equal(one, tmp_path):
 
 
 def test_a_run_that_is_killed_ten_times_ends_the_same(one, tmp_path):
-    run_with_kills(tmp_path / "exp", ONE, kills=10, reference=one[0], lifetime=one[1])
+    assert run_with_kills(tmp_path / "exp", ONE, kills=10, reference=one[0], lifetime=one[1]) == []
 
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_fifty_times_ends_the_same(one, tmp_path):
-    run_with_kills(tmp_path / "exp", ONE, kills=50, reference=one[0], lifetime=one[1], seed=1)
+    assert run_with_kills(tmp_path / "exp", ONE, kills=50, reference=one[0], lifetime=one[1], seed=1) == []
 
 
 def test_two_processes_equal_accumulation_over_two_batches(two, tmp_path):
@@ -64,12 +64,17 @@ def test_two_processes_equal_accumulation_over_two_batches(two, tmp_path):
 
 
 def test_two_processes_that_are_killed_end_the_same(two, tmp_path):
-    run_with_kills(tmp_path / "exp", TWO, kills=2, reference=two[0], lifetime=two[1], processes=2)
+    assert (
+        run_with_kills(tmp_path / "exp", TWO, kills=2, reference=two[0], lifetime=two[1], processes=2) == []
+    )
 
 
 @pytest.mark.slow
 def test_two_processes_that_are_killed_ten_times_end_the_same(two, tmp_path):
-    run_with_kills(tmp_path / "exp", TWO, 10, reference=two[0], lifetime=two[1], processes=2, seed=1)
+    assert (
+        run_with_kills(tmp_path / "exp", TWO, 10, reference=two[0], lifetime=two[1], processes=2, seed=1)
+        == []
+    )
 
 
 def test_sigterm_to_the_whole_group_writes_a_checkpoint(one, tmp_path):

@@ -83,6 +83,8 @@ def test_an_update_does_not_wait_for_the_gpu(
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        trainer._update(batches)
+        pending = trainer._update(batches)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    weight, _, finite = pending.read()
+    assert weight > 0 and finite

@@ -3,6 +3,7 @@
 Dimensions: B utterances, S samples, M masks an utterance, T frames, C label streams, D encoder width.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from toolkit.models.base import SpeechEncoder, SpeechModel
 from toolkit.models.output import EncoderOutput
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """What is hidden from an encoder, what it has to tell of it, and how well it does: the contract of `OBJECTIVES`.
 
     Built as `Objective(config, speech)`; it may look at the encoder's sizes, or copy it, but does not keep it.
@@ -34,6 +35,7 @@ class Objective(nn.Module):
         """
         return None
 
+    @abstractmethod
     def mask(self, lengths: Tensor, frames: int, seeds: Tensor) -> Tensor:
         """Draws what is hidden, from each utterance's own seed and length alone.
 
@@ -45,8 +47,8 @@ class Objective(nn.Module):
         Returns:
             (B * M, T) bool, True where hidden; the M masks of an utterance in a row.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(
         self, output: EncoderOutput, targets: Any, labels: Tensor | None, mask: Tensor, seeds: Tensor
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
@@ -63,7 +65,6 @@ class Objective(nn.Module):
             The loss, statistics (each a sum, too), and the weight, usually the number of masked frames, by which they
             are to be divided.
         """
-        raise NotImplementedError
 
     def after_update(self, speech: SpeechEncoder) -> None:
         """Called once the optimiser has moved the weights; for teachers that follow the student."""
