@@ -467,9 +467,14 @@ def test_commands_name_what_is_wrong(tmp_path, corpus, capsys):
         kmeans_command.main(["--cuts", str(corpus), "--out", km, "--clusters", "100000"])
     with pytest.raises(UserError, match="no such file"):
         label_command.main(["--cuts", str(corpus), "--kmeans", km, "--out", str(tmp_path / "x")])
-    KMeans(torch.zeros(2, 39)).save(km)
-    with pytest.raises(UserError, match="names no features"):
-        label_command.main(["--cuts", str(corpus), "--kmeans", km, "--out", str(tmp_path / "x")])
+    for meta, expected in [
+        ({}, "names no features"),
+        ({"features": {"kind": "fbank"}}, "features.kind: found 'fbank', expected one of mfcc, model"),
+        ({"features": {"kind": "mfcc", "frame_shift": 0.02}}, "features.cmvn: missing, expected"),
+    ]:
+        KMeans(torch.zeros(2, 39), meta).save(km)
+        with pytest.raises(UserError, match=f"km.safetensors: {expected}"):
+            label_command.main(["--cuts", str(corpus), "--kmeans", km, "--out", str(tmp_path / "x")])
     kmeans_command.main(["--cuts", str(corpus), "--out", km, "--clusters", "8"])
     command = ["--cuts", str(corpus), "--kmeans", km, "--out"]
     for wrong in (["--jobs", "0"], ["--shard-size", "-1"]):

@@ -5,7 +5,7 @@ The paper hides frames by noise in the features, drawn anew each time; here the 
 latents, as in the other objectives.
 
 Dimensions: B utterances, S samples, T' feature frames, F mel bins, T encoder frames of k feature frames each, X = k F,
-D encoder width, C codebooks, V entries of each, Q width of an entry, R masked frames.
+D encoder width, C codebooks, V entries of each, Q width of an entry, R frames that count.
 """
 
 from bisect import bisect_left
@@ -24,7 +24,7 @@ from toolkit.nn.masks import valid_mask
 from toolkit.ssl.masking import MaskConfig, draw_mask, most_hidden
 from toolkit.ssl.model import Objective
 from toolkit.ssl.quantizer import perplexity, standardize, usage
-from toolkit.ssl.rows import hidden_rows, pick
+from toolkit.ssl.rows import pick, weighted_rows
 
 SCORES_AT_ONCE = 2**24
 """Similarities (rows x codebooks x entries) held at a time."""
@@ -120,12 +120,9 @@ class BestRqObjective(Objective):
         config, frames = self.config, mask.shape[1]
         valid = valid_mask(output.lengths, frames)
         masked = mask & valid
-        if config.unmasked_weight:
-            places, counted = hidden_rows(valid, frames)
-        else:
-            places, counted = hidden_rows(masked, most_hidden(config.mask, frames))
-        is_masked = masked.gather(1, places).flatten()
-        weights = torch.where(is_masked, 1.0, config.unmasked_weight) * counted.flatten()
+        places, counted, is_masked, weights = weighted_rows(
+            masked, valid, most_hidden(config.mask, frames), 1.0, config.unmasked_weight
+        )
         codes = self.quantizer(pick(targets, places, counted).flatten(0, 1))
         logits = self.head(pick(output.frames, places, counted).flatten(0, 1)).float()
         logits = logits.view(-1, config.entries)
@@ -134,10 +131,10 @@ class BestRqObjective(Objective):
         weight = masked.sum()
         used = perplexity(usage(codes, counted.flatten(), config.entries)).mean()
         stats = {
-            "accuracy": (correct.float().mean(dim=1) * is_masked).sum(),
+            "accuracy": (correct.float().mean(dim=1) * is_masked.flatten()).sum(),
             "target_perplexity": used * weight,
         }
-        return (losses.mean(dim=1) * weights).sum(), stats, weight
+        return (losses.mean(dim=1) * weights.flatten()).sum(), stats, weight
 
 
 class RandomQuantizer(nn.Module):

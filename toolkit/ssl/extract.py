@@ -41,6 +41,13 @@ CUTS_AT_ONCE = 200
 """Cuts that `draw` sorts by duration."""
 
 
+RECIPES = {
+    "mfcc": ("frame_shift", "cmvn", "margin"),
+    "model": ("frame_shift", "model", "sha256", "layer"),
+}
+"""What `build` needs, for each kind of features."""
+
+
 class FrameFeatures(Protocol):
     """What computes frame features."""
 
@@ -153,6 +160,18 @@ def model_recipe(folder: str | Path, layer: int, frame_shift: float) -> dict[str
         "taken": TAKEN,
         "frame_shift": frame_shift,
     }
+
+
+def check_recipe(recipe: Any, source: str | Path) -> None:
+    """Raises UserError unless `recipe`, read from the file `source`, has all that `build` needs."""
+    kind = recipe.get("kind") if isinstance(recipe, dict) else None
+    if kind not in RECIPES:
+        raise UserError(f"{source}: features.kind: found {kind!r}, expected one of {', '.join(RECIPES)}")
+    for key in RECIPES[kind]:
+        if key not in recipe:
+            raise UserError(
+                f"{source}: features.{key}: missing, expected a codebook of this version's kmeans"
+            )
 
 
 def build(

@@ -1,6 +1,6 @@
 """Masked prediction of cluster labels (HuBERT, arXiv 2106.07447; the linear form of k2SSL, arXiv 2411.17100).
 
-Dimensions: B utterances, T frames, N hidden frames of an utterance, D encoder width, S label streams, C clusters of
+Dimensions: B utterances, T frames, N frames of an utterance that count, D encoder width, S label streams, C clusters of
 a stream, E width of the code embeddings.
 """
 
@@ -16,7 +16,7 @@ from toolkit.models.output import EncoderOutput
 from toolkit.nn.masks import valid_mask
 from toolkit.ssl.masking import MaskConfig, draw_mask, most_hidden
 from toolkit.ssl.model import Objective
-from toolkit.ssl.rows import hidden_rows, pick
+from toolkit.ssl.rows import pick, weighted_rows
 
 
 @dataclass
@@ -96,13 +96,10 @@ class HubertObjective(Objective):
         masked = mask & known
         # Frames that do not count may hold anything, even NaN, which a weight of 0 would not remove; nor need they be
         # computed.
-        if config.unmasked_weight:
-            places, counts = hidden_rows(known, frames)
-        else:
-            places, counts = hidden_rows(masked, most_hidden(config.mask, frames))
-        scores = self.head(pick(output.frames, places, counts)).float() / config.temperature
-        is_masked = masked.gather(1, places)
-        weights = torch.where(is_masked, config.masked_weight, config.unmasked_weight) * counts
+        places, counted, is_masked, weights = weighted_rows(
+            masked, known, most_hidden(config.mask, frames), config.masked_weight, config.unmasked_weight
+        )
+        scores = self.head(pick(output.frames, places, counted)).float() / config.temperature
         total, stats = scores.new_zeros(()), {}
         streams = zip(scores.split(config.streams, dim=-1), labels.unbind(dim=-1), strict=True)
         for number, (logits, stream) in enumerate(streams, start=1):
