@@ -7,8 +7,10 @@ from toolkit.bench.loading import loader_task, measure_loader
 from toolkit.bench.measure import Stopwatch
 from toolkit.bench.pretraining import OurStep, Setting, compare, make_task, peer_of
 from toolkit.bench.sizes import sizes
+from toolkit.bench.table import show
 from toolkit.bin import bench
 from toolkit.errors import UserError
+from toolkit.models.published import PUBLISHED
 
 TINY = [
     "--speech.encoder.dim=32",
@@ -19,7 +21,6 @@ TINY = [
     "--speech.encoder.attention_dropout=0",
     "--speech.encoder.activation_dropout=0",
     "--speech.encoder.input_dropout=0",
-    "--speech.encoder.layer_drop=0",
     "--objective.feature_penalty=0",
 ]
 SETTING = Setting(batch=2, seconds=1.0, precision="fp32", device="cpu", compile=False)
@@ -53,6 +54,18 @@ def test_rows_of_a_comparison():
         assert row["step"] == pytest.approx(row["forward"] + row["backward"] + row["optimiser"])
         assert row["audio_per_second"] == pytest.approx(2 / row["step"])
         assert row["memory"] > 2**20 and 0 < row["utilisation"] < 2
+        assert row["step_ratio"] == row["step"] / theirs["step"]
+        assert row["memory_ratio"] == row["memory"] / theirs["memory"]
+    assert "| time / peer's | memory / peer's |" in show([ours, theirs])
+
+
+def test_layers_are_dropped_only_if_asked_for():
+    drops = [
+        make_task("hubert-base", overrides).config.speech.encoder.layer_drop
+        for overrides in ([], ["--speech.encoder.layer_drop=0.1"])
+    ]
+    assert drops == [0, 0.1]
+    assert PUBLISHED["hubert-base"]["encoder"]["layer_drop"] > 0
 
 
 def test_reading():

@@ -24,7 +24,7 @@ def test_weights_and_learning_rates(vectors):
             warmup_start=settings["warmup_start"],
         )
         config = OptimConfig(
-            settings["lr"], ScaledAdamConfig(clipping_scale=settings["clipping_scale"]), schedule
+            settings["lr"], ScaledAdamConfig(clipping_scale=settings["clipping_scale"] or 0.0), schedule
         )
         optimizer = build_optimizer(model, config, lambda name: 1.0, lambda name: False)
         steps = {int(name[4 : name.index(".")]) for name in tensors if name.startswith("step")}

@@ -1,6 +1,7 @@
 """Pretraining steps: ours, and the same step of transformers on the same weights, audio and masks."""
 
 import tempfile
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -150,11 +151,16 @@ class PeerHubert(nn.Module):
 
 
 def make_task(model: str, overrides: list[str], option: str = "--models") -> SslTask:
-    """The pretraining task of a published model; overrides such as "--objective.name=best_rq" change its settings."""
+    """The pretraining task of a published model; overrides such as "--objective.name=best_rq" change its settings.
+
+    Without LayerDrop, unless they ask for it: the work of a step would depend on chance.
+    """
     if model not in PUBLISHED:
         raise UserError(f"{option}: found {model!r}, expected one of: {', '.join(PUBLISHED)}")
-    raw: dict[str, Any] = {"speech": PUBLISHED[model], "objective": {"num_classes": NUM_CLASSES}}
-    if PUBLISHED[model]["encoder"]["name"] == "zipformer":
+    raw: dict[str, Any] = {"speech": deepcopy(PUBLISHED[model]), "objective": {"num_classes": NUM_CLASSES}}
+    if "layer_drop" in (encoder := raw["speech"]["encoder"]):
+        encoder["layer_drop"] = 0.0
+    if encoder["name"] == "zipformer":
         raw["optim"] = {"optimizer": {"name": "scaled_adam"}, "schedule": {"name": "eden"}}
     if any(text.startswith("--objective.name=") for text in overrides):
         del raw["objective"]
@@ -205,22 +211,19 @@ def compare(
 
     Returns:
         A row for each system: name, parameters, seconds of each part (median), audio seconds a second, memory in bytes,
-        operations a second and their share of what a large matrix product reaches.
+        operations a second and their share of what a large matrix product reaches; with peers, time and memory as
+        multiples of the first one's.
 
     Raises:
         UserError: a model, a peer or a setting that does not exist, before anything is measured; a process died.
     """
+    models, peers = list(dict.fromkeys(models)), list(dict.fromkeys(peers))
     for name in models:
         make_task(name, overrides)
     for name in peers:
         check_peer(make_task(name, overrides, "--peers"))
-    builds: dict[str, partial[System]] = {
-        name: partial(OurStep, name, overrides, setting) for name in dict.fromkeys(models)
-    }
-    builds |= {
-        f"transformers {name}": partial(TransformersStep, name, overrides, setting)
-        for name in dict.fromkeys(peers)
-    }
+    builds: dict[str, partial[System]] = {name: partial(OurStep, name, overrides, setting) for name in models}
+    builds |= {f"transformers {name}": partial(TransformersStep, name, overrides, setting) for name in peers}
     device = current(setting.device)
     torch.set_num_threads(threads)
     peak = peak_flops(device, DTYPES[setting.precision])
@@ -246,4 +249,8 @@ def compare(
                 "utilisation": rate / peak,
             }
         )
+    if peers:
+        peer = rows[len(models)]
+        for row in rows:
+            row |= {f"{part}_ratio": row[part] / peer[part] for part in ("step", "memory")}
     return rows

@@ -17,6 +17,8 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "memory": ("peak memory", lambda value: f"{value / 2**30:.2f} GiB"),
     "flops_per_second": ("GFLOP/s", lambda value: f"{value / 1e9:.0f}"),
     "utilisation": ("utilisation", lambda value: f"{value:.0%}"),
+    "step_ratio": ("time / peer's", lambda value: f"{value:.2f}"),
+    "memory_ratio": ("memory / peer's", lambda value: f"{value:.2f}"),
     "padding": ("padding", lambda value: f"{value:.1%}"),
     "batch_seconds": ("audio s a batch", lambda value: f"{value:.1f}"),
     "workers": ("workers", str),

@@ -29,7 +29,9 @@ SSL_EPILOG = """examples:
 
 Each system runs in a process of its own and makes a step when it is its turn; times are medians. memory is
 the peak beyond what the process had with its libraries loaded. utilisation is the share of the speed of a
-large matrix product. All audio has one length, so there is no padding here; loader tells how much there is."""
+large matrix product. All audio has one length, so there is no padding here; loader tells how much there is.
+No layer is dropped (LayerDrop), so that each step does the same work. With several peers, the ratios are to
+the first."""
 
 LOADER_EPILOG = """examples:
   %(prog)s --cuts data/train.jsonl.gz --batches 50 \\
