@@ -140,7 +140,7 @@ def plain(value: Any) -> Any:
     """A value with its stand-ins replaced by what they hold: dictionaries, lists, numbers, text.
 
     An `argparse.Namespace` and the like become dictionaries of their attributes, a node of OmegaConf its content, a
-    member of an enumeration its value, a class None.
+    member of an enumeration its value (or its name, by which some releases of Python 3.11 wrote it), a class None.
 
     Raises:
         RecursionError: something holds itself.
@@ -150,6 +150,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, StandIn):
         if isinstance(value.state, dict):
             return plain(value.state)
+        if len(value.args) == 2 and value.args[0] is StandIn and isinstance(value.args[1], str):
+            return value.args[1]  # getattr(class, name)
         return plain(value.args[0] if len(value.args) == 1 else value.args)
     if isinstance(value, dict):
         attributes = vars(value) if isinstance(value, OrderedDict) else {}
