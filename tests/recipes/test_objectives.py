@@ -4,14 +4,21 @@ import importlib.util
 import json
 
 import pytest
+import torch
 import yaml
 
+from tests.recipes.test_librispeech_ssl import run
+from tests.train.test_objectives import deaf
 from toolkit import config
 from toolkit.models.base import SpeechEncoder
 from toolkit.ssl.registry import OBJECTIVES
-from toolkit.tasks.ssl import SslConfig
+from toolkit.tasks.ssl import SslConfig, SslTask
+from toolkit.train.distributed import World
+from toolkit.train.loop import Trainer
 
 FILES = ("hubert", "cosine", "wav2vec2", "best_rq", "data2vec")
+LEARN = {"wav2vec2": (1500, []), "data2vec": (300, ["--objective.top_layers=3"])}
+"""Updates in which an objective learns, and its settings for an encoder of 3 layers, where they are not (300, [])."""
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -35,6 +42,50 @@ def test_recognition_is_that_of_the_main_recipe(root):
     """What is compared differs in the objective alone."""
     settings = [config.read_yaml(root / f"egs/mini/conf/{name}.yaml") for name in ("pretrain", "asr")]
     assert settings[0]["speech"] == settings[1]["speech"]
+
+
+@pytest.fixture(scope="module")
+def labels(root, tmp_path_factory):
+    """Labels of the recipe's synthetic voices, by its own stages."""
+    folder = tmp_path_factory.mktemp("mini")
+    run(root, "mini/objectives", folder, "data", TOOLKIT_MINI_SOURCE="espeak")
+    return folder / "exp/labels-1"
+
+
+def learned(root, labels, name, folder, hears):
+    """The loss on the validation set after a short training."""
+    updates, changes = LEARN.get(name, (300, []))
+    small = ("num_layers=3", "dim=96", "feed_forward_dim=384")
+    overrides = [
+        f"--objective={(root / f'egs/mini/objectives/conf/{name}.yaml').read_text()}",
+        *(f"--data.{split}={labels}/{split}/cuts.jsonl.gz" for split in ("train", "valid")),
+        *(f"--speech.encoder.{size}" for size in small),
+        *("--train.average_decay=0", f"--train.max_updates={updates}", f"--train.valid_every={updates}"),
+        *changes,
+    ]
+    settings = config.load(SslConfig, root / "egs/mini/conf/pretrain.yaml", overrides)
+    task = SslTask(settings, folder / "model", 0)
+    build = task.build_model
+    task.build_model = build if hears else lambda: deaf(build())
+    resolved, world = config.to_dict(settings), World(0, 1, torch.device("cpu"))
+    folder.mkdir()
+    Trainer(task, settings.train, settings.optim, resolved, 0, folder, world).run()
+    (row,) = (row for row in read_rows(folder / "metrics.jsonl") if row["split"] == "valid")
+    assert row["step"] == updates
+    return row["loss"]
+
+
+def read_rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("process_settings")
+@pytest.mark.parametrize("name", FILES)
+def test_the_loss_on_unseen_recordings_falls_below_that_of_frequencies(name, root, labels, tmp_path):
+    """The same heads, trained without what the encoder makes of the audio, can learn but how frequent targets are."""
+    losses = [learned(root, labels, name, tmp_path / str(hears), hears) for hears in (True, False)]
+    assert losses[0] < 0.88 * losses[1]
 
 
 def write(folder, name, **values):
