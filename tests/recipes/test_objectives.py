@@ -14,6 +14,7 @@ from toolkit.models.base import SpeechEncoder
 from toolkit.ssl.registry import OBJECTIVES
 from toolkit.tasks.ssl import SslConfig, SslTask
 from toolkit.train.distributed import World
+from toolkit.train.log import whole_rows
 from toolkit.train.loop import Trainer
 
 FILES = ("hubert", "cosine", "wav2vec2", "best_rq", "data2vec")
@@ -70,13 +71,9 @@ def learned(root, labels, name, folder, hears):
     resolved, world = config.to_dict(settings), World(0, 1, torch.device("cpu"))
     folder.mkdir()
     Trainer(task, settings.train, settings.optim, resolved, 0, folder, world).run()
-    (row,) = (row for row in read_rows(folder / "metrics.jsonl") if row["split"] == "valid")
+    (row,) = (row for row in whole_rows(folder / "metrics.jsonl") if row["split"] == "valid")
     assert row["step"] == updates
     return row["loss"]
-
-
-def read_rows(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.mark.slow

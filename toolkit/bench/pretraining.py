@@ -20,7 +20,7 @@ from toolkit.export.hf import hf_settings, write_hf
 from toolkit.models.published import PUBLISHED
 from toolkit.optim.build import build_optimizer
 from toolkit.tasks.ssl import SslConfig, SslTask
-from toolkit.train.arithmetic import set_arithmetic
+from toolkit.train.arithmetic import compiled, set_arithmetic
 from toolkit.train.loop import DTYPES
 
 NUM_CLASSES = 504
@@ -61,7 +61,7 @@ class OurStep:
         self.model = self.task.build_model().to(self.device).train()
         self.num_parameters = sum(p.numel() for p in self.model.parameters())
         self.optimizer = build_optimizer(self.model, self.task.config.optim, lambda _: 1.0, lambda _: False)
-        self.run = torch.compile(self.model, dynamic=False) if setting.compile else self.model
+        self.run = compiled(self.model) if setting.compile else self.model
         self.batch = self.make_batch()
         self.seconds = self.batch.seconds
         self.update = 0

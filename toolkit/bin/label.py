@@ -88,16 +88,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def read_recipe(args: argparse.Namespace) -> dict[str, Any]:
     """What the labels are made of; goes into recipe.json."""
-    from toolkit.errors import UserError
     from toolkit.ssl.extract import check_recipe, digest
     from toolkit.ssl.kmeans import KMeans
     from toolkit.ssl.labels import common_frame_shift
 
     metas = [KMeans.load(path).meta for path in args.kmeans]
     for path, meta in zip(args.kmeans, metas, strict=True):
-        if "features" not in meta:
-            raise UserError(f"{path}: names no features, expected a codebook of python -m toolkit.bin.kmeans")
-        check_recipe(meta["features"], path)
+        check_recipe(meta.get("features"), path)
     lists = sorted(Path(args.cuts).glob("cuts.*.jsonl*")) if Path(args.cuts).is_dir() else [args.cuts]
     return {
         "cuts": {"path": args.cuts, "sha256": digest(*lists)},

@@ -40,7 +40,6 @@ fairseq takes them before the residual, so that its codebooks and labels of the 
 CUTS_AT_ONCE = 200
 """Cuts that `draw` sorts by duration."""
 
-
 RECIPES = {
     "mfcc": ("frame_shift", "cmvn", "margin"),
     "model": ("frame_shift", "model", "sha256", "layer"),
@@ -163,7 +162,9 @@ def model_recipe(folder: str | Path, layer: int, frame_shift: float) -> dict[str
 
 
 def check_recipe(recipe: Any, source: str | Path) -> None:
-    """Raises UserError unless `recipe`, read from the file `source`, has all that `build` needs."""
+    """Raises UserError unless `recipe`, which a codebook's file `source` has or lacks, has all that `build` needs."""
+    if recipe is None:
+        raise UserError(f"{source}: names no features, expected a codebook of python -m toolkit.bin.kmeans")
     kind = recipe.get("kind") if isinstance(recipe, dict) else None
     if kind not in RECIPES:
         raise UserError(f"{source}: features.kind: found {kind!r}, expected one of {', '.join(RECIPES)}")
