@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 
 from toolkit.decode.ctc import align, greedy
 
-SHIFT = 0.04
-
 
 def with_best_path(path, symbols=5, seed=0):
     """(T, V) log-probabilities whose best symbols are `path`."""
@@ -36,12 +34,14 @@ def test_greedy(paths):
     longest = max(1, *map(len, paths))
     # Padding holds a symbol, which must not be read.
     log_probs = torch.stack([with_best_path([*path, *[3] * (longest - len(path))]) for path in paths])
-    found = greedy(log_probs, torch.tensor([len(path) for path in paths]), SHIFT)
-    for row, path, tokens in zip(log_probs, paths, found, strict=True):
+    found = greedy(log_probs, torch.tensor([len(path) for path in paths]))
+    for row, path, (best,) in zip(log_probs, paths, found, strict=True):
+        tokens = best.tokens
+        assert best.score == pytest.approx(row[: len(path)].max(-1).values.sum().item(), abs=1e-4)
         expected = list(runs(path))
         assert [token.id for token in tokens] == [symbol for symbol, _, _ in expected]
         for token, (symbol, start, end) in zip(tokens, expected, strict=True):
-            assert (token.start, token.end) == (pytest.approx(start * SHIFT), pytest.approx(end * SHIFT))
+            assert (token.start, token.end) == (start, end)
             assert token.score == pytest.approx(row[start:end, symbol].mean().item(), abs=1e-4)
 
 
@@ -63,19 +63,19 @@ def test_alignment_is_the_best_of_all_paths(tokens):
         generator = torch.Generator().manual_seed(seed)
         log_probs = (3 * torch.randn(7, 4, generator=generator)).log_softmax(-1)
         _, path = best_path(log_probs, tokens)
-        found = align(log_probs, tokens, SHIFT)
+        found = align(log_probs, tokens)
         expected = list(runs(path))
-        assert [(t.id, round(t.start / SHIFT), round(t.end / SHIFT)) for t in found] == expected
+        assert [(t.id, t.start, t.end) for t in found] == expected
         for token, (symbol, start, end) in zip(found, expected, strict=True):
             assert token.score == pytest.approx(log_probs[start:end, symbol].mean().item(), abs=1e-4)
 
 
 def test_alignment_with_exactly_enough_frames():
     log_probs = with_best_path([0, 0, 0])
-    assert [(t.id, t.start, t.end) for t in align(log_probs, [2, 2], 1.0)] == [(2, 0, 1), (2, 2, 3)]
-    assert align(log_probs, [], 1.0) == []
+    assert [(t.id, t.start, t.end) for t in align(log_probs, [2, 2])] == [(2, 0, 1), (2, 2, 3)]
+    assert align(log_probs, []) == []
 
 
 def test_tokens_that_do_not_fit():
     with pytest.raises(ValueError, match="3 tokens need 4 frames, found 3"):
-        align(with_best_path([1, 2, 3]), [1, 2, 2], SHIFT)
+        align(with_best_path([1, 2, 3]), [1, 2, 2])

@@ -11,10 +11,11 @@ from toolkit.data.codecs import BadAudio
 from toolkit.data.recordings import Recording
 from toolkit.data.synthetic import synthetic_cuts
 from toolkit.decode.ctc import align, greedy
+from toolkit.decode.hypothesis import Word, in_seconds
 from toolkit.errors import UserError
 from toolkit.tasks.asr import AsrConfig, AsrTask
 from toolkit.tasks.load import load_model, save_model
-from toolkit.tasks.recognize import Recognizer, Word, ctm_line, join_words
+from toolkit.tasks.recognize import Recognizer, ctm_line, join_words
 from toolkit.tasks.ssl import SslConfig, SslTask
 
 SPEECH = {"encoder": {"dim": 16, "num_layers": 1, "num_heads": 2, "feed_forward_dim": 16, "kernel_size": 3}}
@@ -61,7 +62,7 @@ def test_text_and_times_are_those_of_each_recording_alone(folder, cuts):
     recognizer = Recognizer(folder, "auto", 60.0, 5.0)
     for hypothesis, cut in zip(found, cuts, strict=True):
         scores = log_probs(folder, cut)
-        tokens = greedy(scores, torch.tensor([scores.shape[1]]), 0.04)[0]
+        tokens = in_seconds(greedy(scores, torch.tensor([scores.shape[1]]))[0][0].tokens, 0.04)
         assert hypothesis.text == recognizer.tokenizer.decode([token.id for token in tokens]) != ""
         assert [(w.start, w.end) for w in hypothesis.tokens] == [(t.start, t.end) for t in tokens]
         assert " ".join(word.text for word in hypothesis.words) == hypothesis.text
@@ -79,7 +80,8 @@ def test_alignment_gives_the_known_words(folder, cuts):
         assert hypothesis.text == texts[cut.id]
         assert [word.text for word in hypothesis.words] == texts[cut.id].split()
         recognizer = Recognizer(folder, "cpu", 60.0, 5.0)
-        tokens = align(log_probs(folder, cut)[0], recognizer.tokenizer.encode(texts[cut.id]), 0.04)
+        ids = recognizer.tokenizer.encode(texts[cut.id])
+        tokens = in_seconds(align(log_probs(folder, cut)[0], ids), 0.04)
         assert [(w.start, w.end) for w in hypothesis.tokens] == [(t.start, t.end) for t in tokens]
         times = [time for word in hypothesis.words for time in (word.start, word.end)]
         assert times == sorted(times)

@@ -3,44 +3,36 @@
 Dimensions: B utterances, T frames, V symbols.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-
-class Token(NamedTuple):
-    """A token with its time."""
-
-    id: int
-    start: float
-    """Seconds."""
-    end: float
-    """Seconds."""
-    score: float
-    """Mean log-probability over its frames."""
+from toolkit.decode.hypothesis import Hypothesis, Token
 
 
-def greedy(log_probs: Tensor, lengths: Tensor, frame_shift: float) -> list[list[Token]]:
+def greedy(log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
     """The best symbol of each frame, repetitions merged and blanks (0) removed.
 
     Args:
         log_probs: (B, T, V).
         lengths: (B,) valid frames.
-        frame_shift: seconds a frame.
+
+    Returns:
+        B lists of one hypothesis, whose score is the log-probability of the path.
     """
     scores, ids = log_probs.max(dim=-1)
     rows = zip(ids.cpu(), scores.float().cpu(), lengths.tolist(), strict=True)
-    return [_tokens(row[:length], score[:length], frame_shift) for row, score, length in rows]
+    return [
+        [Hypothesis(_tokens(row[:length], score[:length]), float(score[:length].sum()))]
+        for row, score, length in rows
+    ]
 
 
-def align(log_probs: Tensor, tokens: list[int], frame_shift: float) -> list[Token]:
+def align(log_probs: Tensor, tokens: list[int]) -> list[Token]:
     """The best path of one utterance through its known tokens (Viterbi, by torchaudio).
 
     Args:
         log_probs: (T, V) of one utterance, without padding.
         tokens: ids without blanks.
-        frame_shift: seconds a frame.
 
     Raises:
         ValueError: the tokens do not fit into the frames.
@@ -53,10 +45,10 @@ def align(log_probs: Tensor, tokens: list[int], frame_shift: float) -> list[Toke
     if needed > len(log_probs):
         raise ValueError(f"{len(tokens)} tokens need {needed} frames, found {len(log_probs)}")
     path, scores = forced_align(log_probs[None].float().cpu(), torch.tensor([tokens]))
-    return _tokens(path[0], scores[0], frame_shift)
+    return _tokens(path[0], scores[0])
 
 
-def _tokens(path: Tensor, scores: Tensor, frame_shift: float) -> list[Token]:
+def _tokens(path: Tensor, scores: Tensor) -> list[Token]:
     """Runs of equal non-blank symbols along a path (T,)."""
     if not len(path):
         return []
@@ -64,12 +56,7 @@ def _tokens(path: Tensor, scores: Tensor, frame_shift: float) -> list[Token]:
     ends = counts.cumsum(0)
     sums = torch.cat([torch.zeros(1), scores.cumsum(0)])
     return [
-        Token(
-            symbol,
-            (end - count) * frame_shift,
-            end * frame_shift,
-            float(sums[end] - sums[end - count]) / count,
-        )
+        Token(symbol, end - count, end, float(sums[end] - sums[end - count]) / count)
         for symbol, count, end in zip(symbols.tolist(), counts.tolist(), ends.tolist(), strict=True)
         if symbol != 0
     ]

@@ -17,22 +17,11 @@ from toolkit.data.codecs import BadAudio
 from toolkit.data.recordings import Recording, first_samples
 from toolkit.data.validate import skipped_row
 from toolkit.decode.ctc import align, greedy
+from toolkit.decode.hypothesis import Word, in_seconds
 from toolkit.errors import UserError
 from toolkit.tasks.apply import Skipped, pick_device
 from toolkit.tasks.load import load_task_and_model
 from toolkit.text.tokenizer import SPACE, UNKNOWN
-
-
-class Word(NamedTuple):
-    """A word or symbol with its time."""
-
-    text: str
-    start: float
-    """Seconds from the start of the recording."""
-    end: float
-    """Seconds."""
-    score: float
-    """Mean log-probability of its frames."""
 
 
 class Hypothesis(NamedTuple):
@@ -125,9 +114,10 @@ class Recognizer:
     def _hypothesis(self, name: str, log_probs: Tensor, texts: dict[str, str] | None) -> Hypothesis:
         shift = self.model.speech.frame_shift
         if texts is None:
-            tokens = greedy(log_probs[None], torch.tensor([len(log_probs)]), shift)[0]
+            tokens = greedy(log_probs[None], torch.tensor([len(log_probs)]))[0][0].tokens
         else:
-            tokens = align(log_probs, self.tokenizer.encode(texts[name]), shift)
+            tokens = align(log_probs, self.tokenizer.encode(texts[name]))
+        tokens = in_seconds(tokens, shift)
         symbols = [Word(self.tokenizer.tokens[t.id], t.start, t.end, t.score) for t in tokens]
         return Hypothesis(name, self.tokenizer.decode(t.id for t in tokens), symbols, join_words(symbols))
 
