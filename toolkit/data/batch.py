@@ -45,17 +45,18 @@ class AudioBatch:
         """Whether any utterance is shorter than the longest; no tensor is looked at."""
         return self.seconds < self.padded_seconds
 
-    def _map(self, change: Any) -> Any:
+    def map(self, change: Callable[[Tensor], Tensor]) -> Any:
+        """A copy with every tensor changed."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return type(self)(**{k: change(v) if isinstance(v, Tensor) else v for k, v in values.items()})
 
     def to(self, device: torch.device) -> Any:
         """A copy with every tensor on `device`; the copy does not wait for pinned memory."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Any:
         """A copy in pinned memory; called by the loader."""
-        return self._map(lambda tensor: tensor.pin_memory())
+        return self.map(lambda tensor: tensor.pin_memory())
 
 
 @dataclass

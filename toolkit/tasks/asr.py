@@ -1,7 +1,7 @@
-"""Speech recognition: CTC over characters or sentencepiece units."""
+"""Speech recognition: CTC, transducer, attention decoder, or a weighted sum of them."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -11,12 +11,14 @@ from lhotse.cut import Cut
 from torch import Tensor
 
 from toolkit.data.batch import AsrBatch, pad, read_audio
-from toolkit.losses.ctc import ctc_loss
-from toolkit.models.asr import CtcModel
+from toolkit.models.asr import AsrModel, CtcConfig
+from toolkit.models.attention_decoder import AttentionConfig
 from toolkit.models.base import Augment, SpeechConfig, SpeechEncoder
+from toolkit.models.transducer import TransducerConfig
 from toolkit.nn.specaugment import SpecAugment, SpecAugmentConfig
 from toolkit.optim.build import OptimConfig
 from toolkit.ssl.masking import MaskConfig, draw_mask, split, uniform
+from toolkit.tasks.asr_losses import attention_losses, ctc_losses, learnable, transducer_losses
 from toolkit.tasks.base import DataConfig, InitConfig, Task, inner
 from toolkit.text.tokenizer import TokenizerConfig, learn_tokenizer, load_tokenizer
 from toolkit.train.config import TrainConfig
@@ -44,20 +46,26 @@ class AsrConfig:
     """Which dimensions of the latents are zeroed in training, for the whole of an utterance (wav2vec 2.0)."""
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     """What is hidden of the features in training."""
-    head_dropout: float = 0.1
-    """Dropout before the output layer."""
+    ctc: CtcConfig = field(default_factory=CtcConfig)
+    """The CTC head."""
+    transducer: TransducerConfig = field(default_factory=TransducerConfig)
+    """The transducer."""
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    """The attention decoder."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser and learning rate."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """The train loop."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.head_dropout < 1:
-            raise ValueError(f"head_dropout must be in [0, 1), got {self.head_dropout}")
+        if not (self.ctc.scale or self.transducer.scale or self.attention.scale):
+            raise ValueError("one of ctc.scale, transducer.scale and attention.scale must be over 0")
+        if self.ctc.consistency and not (self.ctc.scale and self.spec_augment.prob):
+            raise ValueError("ctc.consistency needs ctc.scale and spec_augment.prob over 0")
 
 
 class AsrTask(Task):
-    """Cuts with transcripts -> CTC model -> CTC loss; see `loss` for the statistics."""
+    """Cuts with transcripts -> encoder and heads -> weighted sum of their losses; see `loss` for the statistics."""
 
     Config = AsrConfig
 
@@ -67,13 +75,13 @@ class AsrTask(Task):
             texts = (transcript(cut) for cut in self.training_cuts())
             learn_tokenizer(texts, self.config.tokenizer).save(self.model_dir)
 
-    def build_model(self) -> CtcModel:
-        """A CTC model for the symbols of the model directory."""
+    def build_model(self) -> AsrModel:
+        """A model for the symbols of the model directory."""
         self.tokenizer = load_tokenizer(self.model_dir)
-        model = CtcModel(
-            SpeechEncoder(self.config.speech), len(self.tokenizer.tokens), self.config.head_dropout
-        )
-        if not self.config.mask.prob:
+        config = self.config
+        heads = config.ctc, config.transducer, config.attention
+        model = AsrModel(SpeechEncoder(config.speech), len(self.tokenizer.tokens), *heads)
+        if not config.mask.prob:
             # Never used then, and a parameter without gradient would stall training on several ranks.
             model.speech.encoder.mask_embedding.requires_grad_(False)
         return model
@@ -86,12 +94,32 @@ class AsrTask(Task):
         return AsrBatch(**audio, tokens=pad(rows, 0), token_lengths=torch.tensor([len(row) for row in rows]))
 
     def loss(self, model: torch.nn.Module, batch: AsrBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """CTC loss summed over utterances, per token; "too_long" counts transcripts that do not fit their audio."""
+        """The weighted sum of the losses of all heads, summed over utterances, per token.
+
+        Statistics are the losses of each head, without their weights, and "too_long": transcripts that do not fit
+        their audio, which count nothing.
+        """
+        config = self.config
+        copies = model.training and config.ctc.consistency > 0
+        if copies:
+            batch = twice(batch)
         hidden = self._mask(model, batch), self._augment(model, batch), self._channels(model, batch)
-        output = model(batch.waveforms, batch.lengths, *hidden)
-        loss, fits = ctc_loss(output.log_probs, output.lengths, batch.tokens, batch.token_lengths)
-        tokens = (batch.token_lengths * fits).sum()
-        return loss.sum(), {"too_long": (~fits).sum()}, tokens
+        output = model(batch.waveforms, batch.lengths, batch.tokens, *hidden)
+        losses = {}
+        if output.log_probs is not None:
+            losses.update(ctc_losses(output, batch, config.ctc, copies))
+        if output.transducer is not None:
+            of_transducer = output.transducer, output.lengths, batch, config.transducer, self.update
+            losses.update(transducer_losses(inner(model), *of_transducer))
+        if output.logits is not None:
+            losses.update(attention_losses(output, batch, config.attention))
+        fits = learnable(output, batch, config.transducer)
+        share = 0.5 if copies else 1.0
+        sums = {name: share * torch.where(fits, loss, 0.0).sum() for name, (loss, _) in losses.items()}
+        total = sum(scale * sums[name] for name, (_, scale) in losses.items())
+        stats = {name: value.detach() for name, value in sums.items() if len(sums) > 1}
+        stats["too_long"] = share * (~fits).sum()
+        return total, stats, share * (batch.token_lengths * fits).sum()
 
     def _mask(self, model: torch.nn.Module, batch: AsrBatch) -> Tensor | None:
         if not (model.training and self.config.mask.prob):
@@ -114,6 +142,12 @@ class AsrTask(Task):
         augment = SpecAugment(self.config.spec_augment)
         # The seeds themselves decide the mask of the encoder's frames.
         return partial(augment, draws=uniform(~batch.seeds, augment.num_draws))
+
+
+def twice(batch: AsrBatch) -> AsrBatch:
+    """Every utterance a second time, with other random numbers for what is hidden of it."""
+    doubled = batch.map(lambda tensor: torch.cat([tensor, tensor]))
+    return replace(doubled, seeds=split(batch.seeds, 2).t().flatten())
 
 
 def transcript(cut: Cut) -> str:
