@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from toolkit.decode.clustering import ClusteringConfig
-from toolkit.decode.diarize import DiarizeConfig, Diarizer, windows
+from toolkit.decode.diarize import DiarizeConfig, Diarizer
+from toolkit.decode.long import windows
 from toolkit.decode.stitching import Turn
 from toolkit.errors import UserError
 

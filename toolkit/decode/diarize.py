@@ -10,7 +10,7 @@ Source: Bredin 2023, "pyannote.audio 2.1 speaker diarization pipeline", for the 
 Dimensions: B chunks, S samples, F frames, K local speakers, D embedding size.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from toolkit.decode.clustering import ClusteringConfig
 from toolkit.decode.embedding import EmbedFunction, embed_all, pad
+from toolkit.decode.long import windows
 from toolkit.decode.stitching import (
     Chunk,
     LocalSpeaker,
@@ -151,26 +152,3 @@ class Diarizer:
         for (row, activity, clean), vector in zip(owners, vectors, strict=True):
             chunks[row].speakers.append(LocalSpeaker(activity, vector, clean))
         return chunks
-
-
-def windows(blocks: Iterable[np.ndarray], size: int, step: int) -> Iterator[np.ndarray]:
-    """Cuts a stream of samples into overlapping windows; the last one is as long as the audio lasts.
-
-    >>> [w.tolist() for w in windows([np.arange(3), np.arange(3, 7)], size=4, step=2)]
-    [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6]]
-    """
-    parts: list[np.ndarray] = []
-    count = covered = 0
-    for block in blocks:
-        parts.append(block)
-        count += len(block)
-        # Blocks may be tiny, so that they are joined only when they fill a window.
-        if count >= size:
-            held = np.concatenate(parts)
-            while len(held) >= size:
-                yield held[:size]
-                covered = size - step
-                held = held[step:]
-            parts, count = [held], len(held)
-    if count > covered:
-        yield np.concatenate(parts)

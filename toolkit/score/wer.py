@@ -126,8 +126,8 @@ class WerResult:
             table[name] = number + 1, counts + utterance.words
         return dict(sorted(table.items())) if set(table) != {"(unknown)"} else {}
 
-    def confusions(self, letter: str, top: int) -> list[tuple[str, str, int]]:
-        """The `top` most frequent (reference word, hypothesis word, count) of an operation S, D or I."""
+    def confusions(self, letter: str, top: int | None) -> list[tuple[str, str, int]]:
+        """The `top` most frequent (reference word, hypothesis word, count) of an operation S, D or I; None for all."""
         pairs = ((ref, hyp, count) for (ref, hyp, op), count in self._columns.items() if op == letter)
         return sorted(pairs, key=lambda row: (-row[2], row[:2]))[:top]
 

@@ -1,0 +1,65 @@
+"""What `decode` writes: hypotheses and times, and their errors where transcripts are known."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolkit.files import atomic_write
+
+if TYPE_CHECKING:
+    from toolkit.score.wer import WerResult
+    from toolkit.tasks.recognize import Reading
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Writes a text file at once or not at all."""
+    with atomic_write(path) as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def write_readings(folder: Path, readings: Mapping[str, list["Reading"]]) -> None:
+    """Writes text, words.ctm, tokens.ctm and, where there are several readings of a recording, nbest.jsonl.
+
+    Args:
+        folder: where to.
+        readings: recording -> what was found in it, best first.
+    """
+    import json
+
+    from toolkit.decode.formats import ctm_line
+
+    best = {name: found[0] for name, found in readings.items()}
+    write_lines(folder / "text", (f"{name} {reading.text}".rstrip() for name, reading in best.items()))
+    for kind in ("words", "tokens"):
+        rows = ((name, word) for name, reading in best.items() for word in getattr(reading, kind))
+        write_lines(folder / f"{kind}.ctm", (ctm_line(name, word) for name, word in rows))
+    if any(len(found) > 1 for found in readings.values()):
+        rows = ((name, rank, reading) for name, found in readings.items() for rank, reading in enumerate(found, 1))
+        write_lines(
+            folder / "nbest.jsonl",
+            (
+                json.dumps({"id": name, "rank": rank, "score": reading.score, "text": reading.text}, ensure_ascii=False)
+                for name, rank, reading in rows
+            ),
+        )
+
+
+def write_errors(
+    folder: Path, readings: Mapping[str, list["Reading"]], texts: Mapping[str, str]
+) -> "WerResult | None":
+    """Writes recogs.txt and errs.txt in icefall's form, for the recordings whose transcripts are known; None if none is.
+
+    Args:
+        folder: where to.
+        readings: recording -> what was found in it, best first.
+        texts: recording -> what is said in it.
+    """
+    from toolkit.score import icefall, wer
+
+    known = {name: texts[name] for name in readings if texts.get(name, "").strip()}
+    if not known:
+        return None
+    result = wer.score(known, {name: readings[name][0].text for name in known}, replications=0)
+    write_lines(folder / "recogs.txt", icefall.recogs(result))
+    write_lines(folder / "errs.txt", icefall.errs(result))
+    return result

@@ -1,0 +1,58 @@
+"""Which searches a recogniser is to do: a name, or a file that lists several with their settings.
+
+A file has a key for each search, under which `name` says which kind it is and the rest are its settings::
+
+    greedy: {name: greedy}
+    beam_lm: {name: modified_beam, beam: 8, fusion: {ngram: exp/lm/4gram.arpa, ngram_scale: 0.3}}
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit import config
+from toolkit.decode.registry import SEARCHES
+from toolkit.errors import UserError
+from toolkit.models.asr import AsrModel
+
+
+def read_searches(named: str | None, overrides: Sequence[str], model: AsrModel) -> dict[str, Any]:
+    """The configuration of each search by its name, which is that of the folder for its results.
+
+    Args:
+        named: a name of `SEARCHES`, a YAML file, or None for the simplest that the model can do.
+        overrides: settings such as "--searches.beam_lm.beam=4".
+        model: which shall do them.
+
+    Raises:
+        UserError: no such search or file, or a search that the model has no head for.
+    """
+    if named is None:
+        named = "greedy" if model.transducer is not None else "ctc_greedy"
+    raw: dict[str, Any] = {named: {"name": named}} if named in SEARCHES else _read(named)
+    raw = config.apply_overrides({"searches": raw}, overrides)
+    if unknown := sorted(set(raw) - {"searches"}):
+        raise UserError(f"command line: found --{unknown[0]}, expected settings such as --searches.NAME.beam=4")
+    return {name: _build(section, name, named, model) for name, section in raw["searches"].items()}
+
+
+def _read(path: str) -> dict[str, Any]:
+    if not Path(path).suffix:
+        raise UserError(f"--searches: found {path!r}, expected a YAML file or one of: {', '.join(SEARCHES)}")
+    found = config.read_yaml(path)
+    if not found:
+        raise UserError(f"{path}: found no search, expected a key for each of them")
+    return found
+
+
+def _build(section: Any, name: str, source: str, model: AsrModel) -> Any:
+    where = f"{source}: {name}"
+    kind = section.get("name") if isinstance(section, dict) else None
+    if kind not in SEARCHES:
+        raise UserError(f"{where}: name: found {kind!r}, expected one of: {', '.join(SEARCHES)}")
+    if not name or "/" in name or name.startswith("."):
+        raise UserError(f"{where}: found a name that cannot be that of a folder, expected letters, digits and _")
+    head = "ctc" if kind in ("ctc_greedy", "ctc_beam", "hlg") else "transducer"
+    if getattr(model, head) is None:
+        raise UserError(f"{where}: {kind} needs {head}.scale over 0 in training, found a model without that head")
+    return config.build(SEARCHES[kind].Config, section, where)
