@@ -17,6 +17,7 @@ REQUIRED = {
     "numpy>=2.2,<2.6": "arrays",
     "scipy>=1.15,<1.19": "statistics, assignment",
     "scikit-learn>=1.7,<1.10": "k-means",
+    "numba>=0.63,<0.69": "compiled loops on CPUs",
     "safetensors>=0.8,<0.9": "weights in files, without pickle",
     "jsonargparse[signatures]>=4.53,<4.54": "typed configuration and command lines",
     "docstring-parser>=0.18,<0.19": "help texts of the configuration",

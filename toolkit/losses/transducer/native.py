@@ -1,0 +1,145 @@
+"""Sums over the alignments of a transducer on CPUs: compiled loops, utterances spread over threads.
+
+Dimensions: B utterances, T frames, R symbol positions that are looked at on a frame. A node (t, r) of the lattice
+stands for `starts[t] + r` symbols before frame t is over.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+# Below this many nodes a second thread costs more than it saves.
+NODES_WORTH_A_THREAD = 20_000
+
+
+def lattice(
+    blank: Tensor, target: Tensor, starts: Tensor, frames: Tensor, token_lengths: Tensor, diagonal: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weight of all alignments of each utterance, and how often they are expected to take each arc.
+
+    What lies outside of an utterance is never read: frames from `frames` on, positions beyond `token_lengths`, and
+    `target` at the last position.
+
+    Args:
+        blank: (B, T, R) log-probability of the arc from (t, r) to the same position on frame t + 1; float32 or
+            float64. Sums are float64 either way.
+        target: (B, T, R) log-probability of the arc that emits the next token, to the next position.
+        starts: (B, T) int64, the first position of each frame; zeros in the lattice of all alignments.
+        frames: (B,) int64.
+        token_lengths: (B,) int64.
+        diagonal: whether emitting a token also takes a frame; else any number of them fit on a frame.
+
+    Returns:
+        total: (B,) log of the summed probabilities; -inf without an alignment.
+        blank_occupancy, target_occupancy: (B, T, R) expected counts of the arcs, which are the gradients of `total`;
+            0 without an alignment.
+    """
+    occupancies = torch.zeros_like(blank), torch.zeros_like(target)
+    total = blank.new_empty(len(blank))
+    inputs = (blank, target, starts, frames, token_lengths)
+    arrays = [tensor.detach().contiguous().numpy() for tensor in inputs]
+    outputs = [tensor.numpy() for tensor in (*occupancies, total)]
+    # Threads of our own: numba's do not survive a fork (OpenMP) or a second caller (its own pool).
+    threads = min(torch.get_num_threads(), len(blank), 1 + blank.numel() // NODES_WORTH_A_THREAD)
+    run = partial(_every, threads, diagonal, *arrays, *outputs)
+    if threads == 1:
+        run(0)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(run, range(threads)))
+    return total, *occupancies
+
+
+def _every(step: int, diagonal: bool, *arrays_and_first: np.ndarray) -> None:
+    """Every step-th utterance from the first on, which is the last argument."""
+    *arrays, first = arrays_and_first
+    _utterances(first, step, diagonal, *arrays)
+
+
+@numba.njit(nogil=True)
+def _utterances(
+    first, step, diagonal, blank, target, starts, frames, token_lengths, blank_counts, target_counts, total
+):
+    for b in range(first, len(total), step):
+        total[b] = _utterance(
+            diagonal,
+            blank[b],
+            target[b],
+            starts[b],
+            frames[b],
+            token_lengths[b],
+            blank_counts[b],
+            target_counts[b],
+        )
+
+
+@numba.njit(nogil=True)
+def _utterance(diagonal, blank, target, starts, frames, tokens, blank_counts, target_counts):
+    width = blank.shape[1]
+    # by_target[t, r]: the share of the alignments through a node that came by an emission.
+    by_target = np.empty((frames + 1, width), blank.dtype)
+    previous, current = np.empty(width), np.empty(width)
+    # One more frame holds the final node alone.
+    for t in range(frames + 1):
+        start, nodes = _nodes(t, starts, frames, tokens, width)
+        shift = start - starts[t - 1] if t else 0
+        for r in range(nodes):
+            came_from = r + shift
+            stayed = moved = -np.inf
+            if t == 0:
+                if start + r == 0:
+                    stayed = 0.0
+            elif 0 <= came_from < width:
+                stayed = previous[came_from] + blank[t - 1, came_from]
+            if diagonal:
+                if t > 0 and 1 <= came_from <= width:
+                    moved = previous[came_from - 1] + target[t - 1, came_from - 1]
+            elif r > 0:
+                moved = current[r - 1] + target[t, r - 1]
+            high, low = (moved, stayed) if moved > stayed else (stayed, moved)
+            if low == -np.inf:
+                current[r] = high
+                by_target[t, r] = moved > stayed
+            else:
+                ratio = np.exp(blank.dtype.type(low - high))
+                current[r] = high + np.log1p(ratio)
+                by_target[t, r] = (1 if moved > stayed else ratio) / (1 + ratio)
+        previous, current = current, previous
+    # previous[0] is the final node unless there is no room for it.
+    total = previous[0]
+    if total > -np.inf:
+        _count(diagonal, starts, frames, tokens, by_target, blank_counts, target_counts)
+    return total
+
+
+@numba.njit(nogil=True)
+def _nodes(t, starts, frames, tokens, width):
+    """The first position and the number of nodes on a frame."""
+    if t == frames:
+        return tokens, 1
+    return starts[t], min(width, tokens - starts[t] + 1)
+
+
+@numba.njit(nogil=True)
+def _count(diagonal, starts, frames, tokens, by_target, blank_counts, target_counts):
+    """Backwards: the count of a node is that of its two arcs, and is shared out among those that lead to it."""
+    width = by_target.shape[1]
+    for t in range(frames, -1, -1):
+        start, nodes = _nodes(t, starts, frames, tokens, width)
+        shift = start - starts[t - 1] if t else 0
+        for r in range(nodes - 1, -1, -1):
+            count = 1.0 if t == frames else blank_counts[t, r] + target_counts[t, r]
+            if count == 0:
+                continue
+            moved = by_target[t, r]
+            if moved > 0:
+                if diagonal:
+                    target_counts[t - 1, r + shift - 1] = count * moved
+                else:
+                    target_counts[t, r - 1] = count * moved
+            if moved < 1 and t > 0:
+                blank_counts[t - 1, r + shift] = count * (1 - moved)

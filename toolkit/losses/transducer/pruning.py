@@ -1,0 +1,72 @@
+"""Which symbol positions the pruned transducer loss looks at (Kuang et al. 2022, arXiv 2206.13236, section 3.2).
+
+Dimensions: B utterances, T frames, U tokens, R positions that are looked at on a frame.
+"""
+
+import torch
+from torch import Tensor
+
+
+def pruning_ranges(
+    symbol_occupancy: Tensor,
+    blank_occupancy: Tensor,
+    frames: Tensor,
+    token_lengths: Tensor,
+    width: int,
+    topology: str,
+) -> Tensor:
+    """The R adjacent positions of each frame that keep most of the alignments' weight.
+
+    The first position begins at 0, never falls, and rises slowly enough that a path through the ranges exists; the
+    last frame's range ends at the last token, for which `needed_width` says how wide ranges must be.
+
+    Args:
+        symbol_occupancy: (B, T, U + 1) expected counts of the arcs that emit a token.
+        blank_occupancy: (B, T, U + 1) those of blanks.
+        frames: (B,) valid frames.
+        token_lengths: (B,) valid tokens.
+        width: R; what is over U + 1 counts as U + 1.
+        topology: "regular", "modified" or "constrained".
+
+    Returns:
+        (B, T, R) int64 positions; on padding they are those of the last frame or beyond.
+    """
+    num_frames, positions = blank_occupancy.shape[1:]
+    width = min(width, positions)
+    choices = positions - width + 1
+    # What is at a position of the range when the frame ends, less what came to its first position on this frame:
+    # the summed weight of the alignments that spend the whole frame in the range.
+    inside = sum(blank_occupancy[:, :, r : r + choices] for r in range(width))
+    entering = torch.nn.functional.pad(symbol_occupancy[:, :, : choices - 1], (1, 0))
+    starts = (inside - entering).argmax(dim=2)
+    time = torch.arange(num_frames, device=frames.device)
+    last = (token_lengths - width + 1).clamp(min=0)
+    starts = torch.where(time < frames[:, None] - 1, starts, last[:, None])
+    # Lowered until nothing falls; then raised until no step is too long: range to range, or token to token.
+    step = width - 1 if topology == "regular" else 1
+    starts = _never_falling(starts)
+    starts = step * time - _never_falling(step * time - starts).clamp(min=0)
+    return starts[:, :, None] + torch.arange(width, device=frames.device)
+
+
+def _never_falling(x: Tensor) -> Tensor:
+    """The largest sequence below (B, T) that never falls."""
+    return x.flip(1).cummin(dim=1).values.flip(1)
+
+
+def needed_width(frames: Tensor, token_lengths: Tensor, width: int, topology: str) -> int:
+    """`width`, or what more it takes to reach the last token of every utterance in time.
+
+    In the topology "regular" an utterance needs (width - 1) * frames >= tokens. In the others no width helps where
+    frames < tokens. On a GPU this waits for the lengths; give it those on the CPU.
+
+    Args:
+        frames: (B,) valid frames, at least 1.
+        token_lengths: (B,) valid tokens.
+        width: the least.
+        topology: "regular", "modified" or "constrained".
+    """
+    if topology != "regular":
+        return width
+    steps = (token_lengths + frames - 1).div(frames, rounding_mode="floor")
+    return max(width, 1 + int(steps.max()))
