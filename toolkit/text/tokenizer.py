@@ -13,6 +13,7 @@ from toolkit.errors import UserError
 from toolkit.files import atomic_write, read_text
 
 BLANK, UNKNOWN, SPACE = "<blk>", "<unk>", "▁"
+UNKNOWN_ID = 1
 MOST_TEXTS = 10_000_000
 """Texts that sentencepiece holds in memory; of more, it draws so many, always the same."""
 
