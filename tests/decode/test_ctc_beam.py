@@ -1,0 +1,275 @@
+"""Prefix beam search against the enumeration of all paths."""
+
+import itertools
+import math
+from collections import defaultdict
+
+import pytest
+import torch
+
+from tests.decode.grammar import ARPA, SPELLINGS, text_score, texts
+from toolkit.decode.ctc import greedy
+from toolkit.decode.ctc_beam import PrefixSearchConfig, prefix_search
+from toolkit.decode.words import WordSearch
+from toolkit.errors import UserError
+from toolkit.text.arpa import read_arpa
+
+
+def random_log_probs(count, frames, symbols, seed, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(count, frames, symbols, generator=generator, dtype=torch.float64)
+    return (scale * scores).log_softmax(-1)
+
+
+def all_prefixes(log_probs, paths="sum"):
+    """Token sequence -> log-probability, over all (V ** T) paths of one utterance (T, V)."""
+    found = defaultdict(list)
+    rows = log_probs.tolist()
+    for path in itertools.product(range(log_probs.shape[1]), repeat=len(rows)):
+        score = sum(row[symbol] for row, symbol in zip(rows, path, strict=True))
+        if score > -math.inf:
+            found[tuple(symbol for symbol, _ in itertools.groupby(path) if symbol)].append(score)
+    join = (
+        max
+        if paths == "best"
+        else (lambda scores: torch.tensor(scores, dtype=torch.float64).logsumexp(0).item())
+    )
+    return {prefix: join(scores) for prefix, scores in found.items()}
+
+
+def ranked(scores):
+    return sorted(scores.items(), key=lambda item: -item[1])
+
+
+def ids(hypothesis):
+    return tuple(token.id for token in hypothesis.tokens)
+
+
+def assert_same(found, expected, count):
+    assert [ids(hypothesis) for hypothesis in found] == [prefix for prefix, _ in expected[:count]]
+    assert [h.score for h in found] == pytest.approx([score for _, score in expected[:count]], abs=1e-9)
+
+
+class Bigram:
+    """A scorer whose state is the last token: table[last, next], and ends[last] at the end."""
+
+    def __init__(self, symbols, seed, dtype=torch.float64):
+        generator = torch.Generator().manual_seed(seed)
+        self.table = torch.randn(symbols, symbols, generator=generator).to(dtype)
+        self.table[:, 0] = 0
+        self.ends = torch.randn(symbols, generator=generator).to(dtype)
+
+    def start(self, count):
+        return (torch.zeros(count, dtype=torch.long),)
+
+    def scores(self, state):
+        return self.table[state[0]]
+
+    def advance(self, state, tokens):
+        return (torch.where(tokens > 0, tokens, state[0]),)
+
+    def final(self, state):
+        return self.ends[state[0]]
+
+    def score(self, prefix):
+        steps = sum(self.table[a, b].item() for a, b in itertools.pairwise((0, *prefix)))
+        return steps + self.ends[prefix[-1] if prefix else 0].item()
+
+
+@pytest.mark.parametrize("paths", ["sum", "best"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_wide_beam_finds_what_enumeration_finds(paths, fused):
+    config = PrefixSearchConfig(beam=200, nbest=20, paths=paths, length_bonus=0.3)
+    log_probs = random_log_probs(4, 5, 4, seed=1)
+    lengths = torch.tensor([5, 4, 1, 5])
+    scorer = Bigram(4, seed=2) if fused else None
+    for row, found in enumerate(prefix_search(log_probs, lengths, config, scorer)):
+        scores = all_prefixes(log_probs[row, : lengths[row]], paths)
+        for prefix in scores:
+            scores[prefix] += 0.3 * len(prefix) + (scorer.score(prefix) if fused else 0)
+        assert_same(found, ranked(scores), 20)
+
+
+def test_probabilities_of_all_prefixes_sum_to_one():
+    config = PrefixSearchConfig(beam=200, nbest=200)
+    (found,) = prefix_search(random_log_probs(1, 5, 4, seed=3), torch.tensor([5]), config)
+    assert sum(math.exp(h.score) for h in found) == pytest.approx(1, abs=1e-9)
+    assert (
+        len({ids(h) for h in found}) == len(found) == len(all_prefixes(random_log_probs(1, 5, 4, seed=3)[0]))
+    )
+
+
+def test_a_beam_of_one_over_best_paths_is_greedy_search():
+    log_probs = random_log_probs(20, 50, 6, seed=4)
+    lengths = torch.arange(31, 51)
+    expected = greedy(log_probs, lengths)
+    found = prefix_search(log_probs, lengths, PrefixSearchConfig(beam=1, token_beam=1, paths="best"))
+    for (one,), (other,) in zip(found, expected, strict=True):
+        assert one.tokens == other.tokens
+        assert one.score == pytest.approx(other.score, abs=1e-4)
+
+
+def test_a_beam_of_one_over_sums_is_not():
+    """Where a token and a blank together are likelier than another token, the prefix stays as it is."""
+    log_probs = torch.tensor([[[0.3, 0.6, 0.1], [0.3, 0.3, 0.4]]], dtype=torch.float64).log()
+    ((best,),) = prefix_search(log_probs, torch.tensor([2]), PrefixSearchConfig(beam=1))
+    assert ids(best) == (1,) and best.score == pytest.approx(math.log(0.6 * 0.6))
+    assert ids(greedy(log_probs, torch.tensor([2]))[0][0]) == (1, 2)
+
+
+@pytest.mark.parametrize("beam", [2, 5])
+def test_batched_is_one_by_one(beam):
+    log_probs = random_log_probs(7, 30, 6, seed=5)
+    lengths = torch.tensor([30, 1, 17, 0, 30, 8, 29])
+    for blank_threshold in (1.0, 0.3):
+        config = PrefixSearchConfig(beam, nbest=beam, token_beam=3, blank_threshold=blank_threshold)
+        together = prefix_search(log_probs, lengths, config, Bigram(6, seed=6))
+        for row, length in enumerate(lengths.tolist()):
+            (alone,) = prefix_search(
+                log_probs[row : row + 1, :length], lengths[row : row + 1], config, Bigram(6, seed=6)
+            )
+            assert [h.tokens for h in alone] == [h.tokens for h in together[row]]
+            assert [h.score for h in alone] == pytest.approx([h.score for h in together[row]], abs=1e-9)
+
+
+def test_padding_is_not_read():
+    log_probs, lengths = random_log_probs(2, 9, 5, seed=7), torch.tensor([5, 9])
+    expected = prefix_search(log_probs, lengths, PrefixSearchConfig())
+    log_probs[0, 5:] = torch.randn(4, 5) * 100
+    assert prefix_search(log_probs, lengths, PrefixSearchConfig()) == expected
+
+
+@pytest.mark.parametrize("beam", [4, 200])
+def test_likely_blanks_are_passed_over(beam):
+    log_probs = random_log_probs(6, 6, 3, seed=8, scale=2.0)
+    lengths = torch.tensor([6, 6, 6, 6, 5, 3])
+    certain = log_probs.clone()
+    certain[..., 1:][log_probs[..., 0].exp() > 0.5] = -math.inf
+    assert 0.2 < (log_probs[..., 0].exp() > 0.5).float().mean() < 0.8
+    found = prefix_search(log_probs, lengths, PrefixSearchConfig(beam, nbest=4, blank_threshold=0.5))
+    expected = prefix_search(certain, lengths, PrefixSearchConfig(beam, nbest=4))
+    for row, (one, other) in enumerate(zip(found, expected, strict=True)):
+        assert [ids(h) for h in one] == [ids(h) for h in other]
+        assert [h.score for h in one] == pytest.approx([h.score for h in other], abs=1e-9)
+        if beam == 200:
+            assert_same(one, ranked(all_prefixes(certain[row, : lengths[row]])), 4)
+
+
+def test_a_prefix_that_was_left_and_found_again_is_the_same():
+    """Over long input, beams narrower than the space of prefixes never hold a prefix twice."""
+    log_probs = random_log_probs(3, 60, 3, seed=9, scale=0.3)
+    for beam in (3, 7, 12):
+        config = PrefixSearchConfig(beam, nbest=beam)
+        for nbest in prefix_search(log_probs, torch.tensor([60, 60, 60]), config):
+            assert len({ids(h) for h in nbest}) == len(nbest) == beam
+            assert [h.score for h in nbest] == sorted((h.score for h in nbest), reverse=True)
+
+
+def test_times_are_those_of_the_best_path():
+    path = [0, 2, 2, 0, 0, 1, 2, 0]
+    log_probs = torch.full((1, 8, 3), -8.0)
+    log_probs[0, range(8), path] = 0.0
+    ((best,),) = prefix_search(log_probs.log_softmax(-1), torch.tensor([8]), PrefixSearchConfig())
+    assert [(t.id, t.start, t.end) for t in best.tokens] == [(2, 1, 3), (1, 5, 6), (2, 6, 7)]
+    assert all(token.score == pytest.approx(0, abs=0.01) for token in best.tokens)
+
+
+def test_nothing_to_search_in():
+    config = PrefixSearchConfig()
+    assert prefix_search(torch.zeros(0, 3, 4), torch.zeros(0, dtype=torch.long), config) == []
+    ((best,),) = prefix_search(torch.zeros(1, 0, 4), torch.zeros(1, dtype=torch.long), config)
+    assert best.tokens == [] and best.score == 0
+    silence = torch.tensor([0.0, -30.0, -30.0]).expand(1, 20, 3)
+    ((best,),) = prefix_search(silence, torch.tensor([20]), config)
+    assert best.tokens == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"beam": 0}, "beam must be at least 1, got 0"),
+        ({"nbest": 9}, "nbest must be at most beam, got nbest=9, beam=8"),
+        ({"token_beam": 0}, "token_beam must be at least 1"),
+        ({"blank_threshold": 0.0}, r"blank_threshold must be in \(0, 1\], got 0.0"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, message):
+    with pytest.raises(ValueError, match=message):
+        PrefixSearchConfig(**settings)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("arpa") / "words.arpa"
+    path.write_text(ARPA)
+    return read_arpa(path)
+
+
+@pytest.mark.parametrize("settings", [{}, {"look_ahead": False}, {"model": None}])
+def test_words_of_a_lexicon_are_those_of_an_exhaustive_search(model, settings):
+    log_probs = random_log_probs(4, 4, 4, seed=10)
+    lengths = torch.tensor([4, 4, 1, 0])
+    words = WordSearch(SPELLINGS, 4, "cpu", **{"model": model, "scale": 0.7, **settings})
+    config = PrefixSearchConfig(beam=250, nbest=12, length_bonus=-0.2)
+    for row, found in enumerate(prefix_search(log_probs, lengths, config, words=words)):
+        prefixes = all_prefixes(log_probs[row, : lengths[row]])
+        scores = {}
+        for text, tokens in texts(4):
+            if tokens in prefixes:
+                grammar = 0.0 if "model" in settings else 0.7 * text_score(text)
+                scores[text, tokens] = prefixes[tokens] + grammar - 0.2 * len(tokens)
+        expected = ranked(scores)[:12]
+        assert [h.score for h in found] == pytest.approx([score for _, score in expected], abs=1e-5)
+        for hypothesis in found:
+            key = tuple(word.text for word in hypothesis.words), ids(hypothesis)
+            assert hypothesis.score == pytest.approx(scores[key], abs=1e-5)
+
+
+def test_a_separator_stands_between_words_but_not_before_the_first(model):
+    """As in models of characters: symbol 3 is the space."""
+    spellings = [(word, (3, *tokens)) for word, tokens in SPELLINGS[:4]]
+    log_probs = random_log_probs(2, 5, 4, seed=11)
+    words = WordSearch(spellings, 4, "cpu", model, separator=3)
+    found = prefix_search(log_probs, torch.tensor([5, 5]), PrefixSearchConfig(150, nbest=6), words=words)
+    for row, nbest in enumerate(found):
+        prefixes, scores = all_prefixes(log_probs[row]), {}
+        for text, tokens in texts(6, spellings):
+            for spelled in {tokens, tokens[1:]}:
+                if spelled in prefixes:
+                    scores[text, spelled] = prefixes[spelled] + text_score(text)
+        expected = ranked(scores)[:6]
+        assert [h.score for h in nbest] == pytest.approx([score for _, score in expected], abs=1e-5)
+        for hypothesis in nbest:
+            # The space belongs to no word.
+            letters = {token.start for token in hypothesis.tokens if token.id != 3}
+            assert {word.start for word in hypothesis.words} <= letters
+
+
+def test_times_of_words():
+    path = [0, 1, 2, 2, 0, 3, 0, 1, 1]
+    log_probs = torch.full((1, 9, 4), -8.0)
+    log_probs[0, range(9), path] = 0.0
+    words = WordSearch([("yes", (1, 2)), ("no", (3, 1))], 4, "cpu")
+    search = PrefixSearchConfig(beam=4)
+    ((best,),) = prefix_search(log_probs.log_softmax(-1), torch.tensor([9]), search, words=words)
+    assert [(w.text, w.start, w.end) for w in best.words] == [("yes", 1, 4), ("no", 5, 9)]
+    assert all(word.score == pytest.approx(0, abs=0.01) for word in best.words)
+    # The utterance ends within a word: those before it are kept.
+    ((cut,),) = prefix_search(
+        log_probs[:, :6].log_softmax(-1), torch.tensor([6]), PrefixSearchConfig(1), words=words
+    )
+    assert [w.text for w in cut.words] == ["yes"] and ids(cut) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("spellings", "message"),
+    [
+        ([], "found no words"),
+        ([("A", (3, 1)), ("B", (2,))], "words without"),
+        ([("A", (3,))], "nothing else"),
+        ([("A", (3, 3, 1))], "expected it once before"),
+    ],
+)
+def test_lexicons_that_cannot_be_followed(spellings, message):
+    with pytest.raises(UserError, match=message):
+        WordSearch(spellings, 4, "cpu", separator=3)
