@@ -26,9 +26,7 @@ def ctc_loss(
         loss: (B,) float32, 0 where the tokens do not fit into the frames.
         fits: (B,) bool, whether they do: frames >= tokens + repetitions.
     """
-    inside = torch.arange(1, tokens.shape[1], device=tokens.device) < token_lengths[:, None]
-    repetitions = ((tokens[:, 1:] == tokens[:, :-1]) & inside).sum(dim=1)
-    fits = lengths >= token_lengths + repetitions
+    fits = lengths >= needed_frames(tokens, token_lengths)
     loss = functional.ctc_loss(
         log_probs.float().transpose(0, 1),
         tokens,
@@ -38,3 +36,9 @@ def ctc_loss(
         zero_infinity=True,
     )
     return torch.where(fits, loss, 0.0), fits
+
+
+def needed_frames(tokens: Tensor, token_lengths: Tensor) -> Tensor:
+    """(B,): the fewest frames that CTC can say the tokens in: one for each, and a blank between two of a kind."""
+    inside = torch.arange(1, tokens.shape[1], device=tokens.device) < token_lengths[:, None]
+    return token_lengths + ((tokens[:, 1:] == tokens[:, :-1]) & inside).sum(dim=1)
