@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit.decode.scorer import State
+from toolkit.decode.scorer import State, spread
 from toolkit.errors import UserError
 from toolkit.text.backoff import ABSENT, BEGIN, END, BackoffModel
 
@@ -50,8 +50,8 @@ class NgramScorer:
         # Of each node but those of the highest order: where its continuations are. Unigrams need no looking up.
         bounds = np.arange(2 + sum(model.sizes[:-1])) * self.num_words
         firsts = torch.from_numpy(np.searchsorted(model.keys, bounds)).to(device)
-        self.firsts, self.counts = firsts[:-1], firsts.diff()
-        self.counts[0] = 0
+        self.firsts, self.ends = firsts[:-1].clone(), firsts[1:]
+        self.firsts[0] = self.ends[0]
         self.begin, self.end = int(model.states[model.ids[BEGIN] + 1]), model.ids[END]
         self.absent = ABSENT * math.log(10)
 
@@ -98,11 +98,8 @@ class NgramScorer:
             contexts.append(self.suffixes[contexts[-1]])
         for context in reversed(contexts):
             scores += self.backoffs[context][:, None]
-            first, count = self.firsts[context], self.counts[context]
-            begin = count.cumsum(0) - count
-            rows = torch.repeat_interleave(count)
-            places = torch.arange(len(rows)) + (first - begin)[rows]
-            words = self.keys[places] - (context * self.num_words)[rows]
+            rows, places = spread(self.firsts[context], self.ends[context])
+            words = self.keys[places] - context[rows] * self.num_words
             scores[rows, words] = self.log_probs[places]
         return scores
 

@@ -2,12 +2,14 @@
 
 A scorer follows each hypothesis of a search by a state: a tuple of tensors whose first dimension runs over the
 hypotheses, so that a search may pick, repeat and reorder them as it does with its own tensors (`select`). All tensors
-stay on the scorer's device, and nothing in here waits for it.
+stay on the scorer's device; scorers do not wait for a GPU.
 
 Dimensions: N hypotheses, V symbols (0 is the blank).
 """
 
+import operator
 from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import Protocol
 
 import torch
@@ -87,9 +89,19 @@ def where(condition: Tensor, state: State, other: State) -> State:
     return tuple(torch.where(condition.view(-1, *[1] * (a.dim() - 1)), a, b) for a, b in pairs)
 
 
+def spread(firsts: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """The entries from firsts to ends (N,) of a list, for all rows: the row and the place of each entry, (entries,).
+
+    Their number is unknown before, so that a GPU has to be waited for.
+    """
+    counts = ends - firsts
+    rows = torch.repeat_interleave(counts)
+    return rows, torch.arange(len(rows), device=rows.device) + (firsts - counts.cumsum(0) + counts)[rows]
+
+
 def _chain(states: Sequence[State]) -> State:
     return tuple(tensor for state in states for tensor in state)
 
 
 def _add(terms: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(terms)).sum(dim=0) if len(terms) > 1 else terms[0]
+    return reduce(operator.add, terms)
