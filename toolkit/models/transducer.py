@@ -75,10 +75,15 @@ class Joiner(nn.Module):
 
 
 class Transducer(nn.Module):
-    """Predictor and joiner, with the two linear layers of the simple loss that finds the pruning bounds."""
+    """Predictor and joiner, with the two linear layers of the simple loss that finds the pruning bounds.
+
+    Attributes:
+        topology: of the alignments that it was trained with; searches keep to it.
+    """
 
     def __init__(self, config: TransducerConfig, encoder_dim: int, num_symbols: int) -> None:
         super().__init__()
+        self.topology = config.loss.topology
         self.predictor = PREDICTORS[config.predictor.name](config.predictor, num_symbols)
         self.joiner = Joiner(encoder_dim, self.predictor.dim, config.joiner_dim, num_symbols)
         self.simple_encoder = self.simple_predictor = None
