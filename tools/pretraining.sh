@@ -17,13 +17,9 @@
 #   pretraining_stages
 #   run_recipe "$@"
 
-# from_start PATH: the path as it was meant where the recipe was started; stages.sh has gone to the recipe's folder.
-from_start() {
-  case $1 in
-    '' | /*) printf '%s' "$1" ;;
-    *) printf '%s' "$OLDPWD/$1" ;;
-  esac
-}
+. "$root/tools/recipe.sh"
+
+trainings="pretrain pretrain2"
 
 pretraining_stages() {
   local cuts=("$data/cuts_train.jsonl.gz" "$data/cuts_valid.jsonl.gz")
@@ -54,25 +50,6 @@ second_iteration() {
 
   stage pretrain2 "masked prediction of the hidden layer's labels" pretrain2 \
     "$config" "$exp/labels-2/"{train,valid}/recipe.json
-}
-
-# run_recipe "$@": the stages; on a machine that is not the first of several, its part of one training.
-run_recipe() {
-  if [ "${node_rank:-0}" -eq 0 ]; then
-    run_stages "$@"
-    return
-  fi
-  case ${1:-} in
-    pretrain | pretrain2) ;;
-    *) stage_error "node_rank is $node_rank: expected pretrain or pretrain2 alone, the stage that the first machine is at" ;;
-  esac
-  use_environment
-  # What is to be dropped the first machine drops.
-  _state=begun
-  (
-    set -euo pipefail
-    "$1"
-  )
 }
 
 shar() {
@@ -152,15 +129,4 @@ pretrain_on() {
   "$root/tools/launch.sh" "$batches" --config "$config" --exp "$exp/pretrain-$1" \
     --data.train="$exp/labels-$1/train/shar" --data.valid="$exp/labels-$1/valid/cuts.jsonl.gz" \
     --objective.num_classes="$2" --train.max_updates="$3" ${settings[@]+"${settings[@]}"}
-}
-
-# num_processes KIND: one for each core, or for each GPU where there are any.
-num_processes() {
-  python - "$1" << 'END'
-import sys
-import torch
-from toolkit.processes import num_cores
-gpus = torch.cuda.device_count() if sys.argv[1] == "devices" else 0
-print(gpus or num_cores())
-END
 }

@@ -17,6 +17,7 @@
 #   TOOLKIT_DATA, TOOLKIT_EXP   folders for data and experiments (default: data/ and exp/ of this recipe)
 . "$(dirname "$0")/../../../tools/stages.sh"
 . "$root/tools/pretraining.sh"
+. "$root/tools/librispeech.sh"
 
 model=${model:-zipformer_base}
 config=conf/$model.yaml
@@ -40,30 +41,16 @@ case $model in *_fbank) margin=4 ;; *) margin=1 ;; esac
 if $quick; then updates_1=2000 updates_2=2000 average=1; fi
 
 stage download "LibriSpeech from openslr.org" download
-download() {
-  if [ -n "$given" ]; then
-    echo "$given is used as it is."
-    return
-  fi
-  lhotse download librispeech --full "$data" || stage_error "LibriSpeech could not be downloaded to $data; start again to" \
-    "go on, or get it from https://www.openslr.org/12 and name its folder: corpus=/path/to/LibriSpeech"
-}
+# shellcheck disable=SC2086 # $train_parts and $valid_parts are several words
+download() { download_librispeech $train_parts $valid_parts; }
 
-stage prepare "manifests, and a look at all audio" prepare local/cuts.py
+stage prepare "manifests, and a look at all audio" prepare "$root/tools/cuts.py"
 # shellcheck disable=SC2086 # $train_parts and $valid_parts are several words
 prepare() {
-  local part split
   stage_drop "$data/lhotse"
-  for part in $train_parts $valid_parts; do
-    [ -d "$corpus/$part" ] || stage_error "$corpus/$part: no such folder, expected a part of LibriSpeech"
-    lhotse prepare librispeech -j 8 -p "$part" "$corpus" "$data/lhotse"
-  done
-  python local/cuts.py --manifests "$data/lhotse" --out "$data/all_train.jsonl.gz" $train_parts
-  python local/cuts.py --manifests "$data/lhotse" --out "$data/all_valid.jsonl.gz" $valid_parts
-  for split in train valid; do
-    python -m toolkit.bin.prepare validate "$data/all_$split.jsonl.gz" --task ssl --decode \
-      --out "$data/cuts_$split.jsonl.gz"
-  done
+  prepare_librispeech $train_parts $valid_parts
+  librispeech_cuts ssl train $train_parts
+  librispeech_cuts ssl valid $valid_parts
 }
 
 pretraining_stages
