@@ -27,7 +27,7 @@ def place(tmp_path_factory):
     torch.manual_seed(0)
     model = task.build_model()
     # So that an untrained model says many different things.
-    torch.nn.init.normal_(model.head[1].weight, std=2.0)
+    torch.nn.init.normal_(model.ctc[1].weight, std=2.0)
     save_model(folder / "model", model, task.config)
     cuts = list(synthetic_cuts(4, folder=folder))
     write_cuts(folder / "cuts.jsonl.gz", [*cuts, mono_cut("lost", folder / "lost.flac", 16000, text="sun")])

@@ -16,12 +16,12 @@ from toolkit.losses.ctc import ctc_loss
 from toolkit.ssl import masking
 from toolkit.ssl.masking import uniform
 from toolkit.tasks import asr
-from toolkit.tasks.asr import AsrConfig, AsrTask, transcript
+from toolkit.tasks.asr import AsrConfig, AsrTask, needed_frames, transcript
 
 TINY = {
     "data": {"train": "synthetic:6"},
     "speech": {"encoder": ENCODER},
-    "head_dropout": 0.0,
+    "ctc": {"dropout": 0.0},
 }
 
 
@@ -44,15 +44,15 @@ def test_tokens_are_learned_once(tmp_path):
     task, model = make(tmp_path)
     lines = (tmp_path / "tokens.txt").read_text().splitlines()
     assert lines[:4] == ["<blk> 0", "<unk> 1", "▁ 2", "a 3"]
-    assert model.head[1].out_features == len(lines)
+    assert model.ctc[1].out_features == len(lines)
     (tmp_path / "tokens.txt").write_text("\n".join(lines[:8]) + "\n")
     task.prepare()
-    assert task.build_model().head[1].out_features == 8
+    assert task.build_model().ctc[1].out_features == 8
 
 
 def test_subword_units(tmp_path):
     task, model = make(tmp_path, tokenizer={"type": "bpe", "vocab_size": 25})
-    assert (tmp_path / "tokenizer.model").exists() and model.head[1].out_features == 25
+    assert (tmp_path / "tokenizer.model").exists() and model.ctc[1].out_features == 25
 
 
 def test_batches_hold_the_tokens_of_the_transcripts(cuts, tmp_path):
@@ -68,22 +68,44 @@ def test_loss_is_ctc_over_tokens(cuts, tmp_path):
     model.eval()
     batch = task.collate(cuts, random.Random(0))
     loss, stats, weight = task.loss(model, batch)
-    output = model(batch.waveforms, batch.lengths)
+    output = model(batch.waveforms, batch.lengths, batch.tokens)
     assert output.log_probs.exp().sum(-1).allclose(torch.ones(()))
     expected, _ = ctc_loss(output.log_probs, output.lengths, batch.tokens, batch.token_lengths)
     torch.testing.assert_close(loss, expected.sum())
-    assert weight == batch.token_lengths.sum() and stats["too_long"] == 0
+    assert weight == batch.token_lengths.sum() and stats == {}
 
 
-def test_what_does_not_fit_has_no_weight(cuts, tmp_path):
-    task, model = make(tmp_path)
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("time and again " * 30, "transcript too long: 449 tokens need 449 frames, found"),
+        ("aaa" * 20 + " b", "transcript too long: 62 tokens need 121 frames, found"),
+        ("sun ß", "unknown symbols: the transcript has some that tokens.txt lacks"),
+    ],
+)
+def test_what_cannot_be_learned_is_skipped_and_named(cuts, tmp_path, text, reason):
+    task, _ = make(tmp_path)
     first, second = list(cuts)[:2]
-    long = with_text(second, "time and again " * 30)
-    batch = task.collate(CutSet([first, long]), random.Random(0))
-    loss, stats, weight = task.loss(model.eval(), batch)
-    assert stats["too_long"] == 1 and weight == batch.token_lengths[0]
-    alone = task.loss(model, task.collate(CutSet([first]), random.Random(0)))[0]
-    torch.testing.assert_close(loss, alone)
+    batch = task.collate(CutSet([first, with_text(second, text)]), random.Random(0))
+    assert batch.ids == [first.id] and len(batch.tokens) == 1
+    (row,) = batch.skipped
+    assert row["id"] == second.id and row["reason"].startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("heads", "needed"),
+    [
+        ({}, 5),
+        ({"ctc": {"scale": 0.0}, "transducer": {"scale": 1.0}}, 1),
+        ({"ctc": {"scale": 0.0}, "transducer": {"scale": 1.0, "loss": {"prune_range": 2}}}, 4),
+        ({"ctc": {"scale": 0.0}, "transducer": {"scale": 1.0, "pruned": False}}, 1),
+        ({"ctc": {"scale": 0.0}, "transducer": {"scale": 1.0, "loss": {"topology": "modified"}}}, 4),
+        ({"ctc": {"scale": 0.2}, "transducer": {"scale": 1.0}}, 5),
+        ({"ctc": {"scale": 0.0}, "attention": {"scale": 1.0}}, 1),
+    ],
+)
+def test_frames_that_a_transcript_needs(heads, needed):
+    assert needed_frames([3, 4, 4, 5], build(AsrConfig, heads, "test")) == needed
 
 
 def test_cuts_without_words_are_skipped(cuts, tmp_path):
@@ -175,12 +197,71 @@ def test_a_transcript_joins_the_supervisions(cuts):
     assert transcript(first.drop_supervisions()) == ""
 
 
-def test_words_can_be_learned(cuts, tmp_path):
+SMALL_TRANSDUCER = {"scale": 1.0, "joiner_dim": 32, "predictor": {"dim": 16}, "warmup_updates": 20}
+SMALL_ATTENTION = {
+    "scale": 1.0,
+    "dim": 16,
+    "num_heads": 2,
+    "num_layers": 1,
+    "feed_forward_dim": 32,
+    "dropout": 0.0,
+}
+HEADS = {
+    "ctc": {},
+    "transducer": {"ctc": {"scale": 0.0}, "transducer": SMALL_TRANSDUCER},
+    "full_sum": {"ctc": {"scale": 0.0}, "transducer": SMALL_TRANSDUCER | {"pruned": False}},
+    "attention": {"ctc": {"scale": 0.0}, "attention": SMALL_ATTENTION},
+    "all": {"ctc": {"scale": 0.2}, "transducer": SMALL_TRANSDUCER, "attention": SMALL_ATTENTION},
+    "consistency": {
+        "ctc": {"consistency": 0.2},
+        "spec_augment": {"prob": 1.0, "time_warp": 0, "max_time_share": 0.05},
+    },
+}
+STATS = {
+    "ctc": set(),
+    "transducer": {"simple", "pruned"},
+    "full_sum": set(),
+    "attention": set(),
+    "all": {"ctc", "simple", "pruned", "attention"},
+    "consistency": {"ctc", "consistency"},
+}
+
+
+@pytest.mark.parametrize("heads", HEADS)
+def test_words_can_be_learned(cuts, tmp_path, heads):
     torch.manual_seed(0)
-    task, model = make(tmp_path)
+    task, model = make(tmp_path, **HEADS[heads])
+    batch = task.collate(CutSet(list(cuts)[:3]), random.Random(0))
+    task.before_update(model, 20)
+    rows = learn(task, model, batch, updates=60, lr=1e-2)
+    assert set(rows[0]) == STATS[heads] | {"loss"}
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+    losses = [row["loss"] for row in rows]
+    assert losses[-1] < 0.6 * min(losses[:5])
+
+
+def test_the_sum_of_the_losses_has_their_scales(cuts, tmp_path):
+    heads = {
+        "ctc": {"scale": 0.3, "dropout": 0.0},
+        "transducer": SMALL_TRANSDUCER | {"scale": 2.0, "simple_scale": 0.5, "warmup_updates": 100},
+        "attention": SMALL_ATTENTION | {"scale": 0.7},
+    }
+    task, model = make(tmp_path, **heads)
     batch = task.collate(cuts, random.Random(0))
-    losses = [row["loss"] for row in learn(task, model, batch, updates=80, lr=1e-2)]
-    assert losses[-1] < 0.5 * min(losses[:10])
+    for update, simple, pruned in ((0, 1.0, 0.1), (50, 0.75, 0.55), (1000, 0.5, 1.0)):
+        task.before_update(model, update)
+        loss, stats, _ = task.loss(model.eval(), batch)
+        scales = {"ctc": 0.3, "simple": 2 * simple, "pruned": 2 * pruned, "attention": 0.7}
+        torch.testing.assert_close(loss, sum(scale * stats[name] for name, scale in scales.items()))
+
+
+def test_two_views_of_each_utterance(cuts, tmp_path):
+    task, model = make(tmp_path, **HEADS["consistency"])
+    batch = task.collate(cuts, random.Random(0))
+    loss, stats, weight = task.loss(model.train(), batch)
+    assert stats["consistency"] > 0 and weight == batch.token_lengths.sum()
+    torch.testing.assert_close(loss, stats["ctc"] + 0.2 * stats["consistency"])
+    assert set(task.loss(model.eval(), batch)[1]) == set()
 
 
 def test_no_transcripts_at_all(tmp_path, monkeypatch, cuts):

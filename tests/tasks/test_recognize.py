@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     model = task.build_model()
     # So that an untrained model says many different things.
-    torch.nn.init.normal_(model.head[1].weight, std=2.0)
+    torch.nn.init.normal_(model.ctc[1].weight, std=2.0)
     save_model(folder, model, task.config)
     return folder
 

@@ -1,5 +1,6 @@
 """Speech recognition: CTC, transducer, attention decoder, or a weighted sum of them."""
 
+import math
 import random
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,9 +19,9 @@ from toolkit.models.transducer import TransducerConfig
 from toolkit.nn.specaugment import SpecAugment, SpecAugmentConfig
 from toolkit.optim.build import OptimConfig
 from toolkit.ssl.masking import MaskConfig, draw_mask, split, uniform
-from toolkit.tasks.asr_losses import attention_losses, ctc_losses, learnable, transducer_losses
+from toolkit.tasks.asr_losses import attention_losses, ctc_losses, transducer_losses
 from toolkit.tasks.base import DataConfig, InitConfig, Task, inner
-from toolkit.text.tokenizer import TokenizerConfig, learn_tokenizer, load_tokenizer
+from toolkit.text.tokenizer import UNKNOWN_ID, TokenizerConfig, learn_tokenizer, load_tokenizer
 from toolkit.train.config import TrainConfig
 
 
@@ -84,20 +85,38 @@ class AsrTask(Task):
         if not config.mask.prob:
             # Never used then, and a parameter without gradient would stall training on several ranks.
             model.speech.encoder.mask_embedding.requires_grad_(False)
+        with torch.device("meta"):
+            # Knows how many frames there will be, and is small enough for loader workers.
+            self.frames_of = SpeechEncoder(config.speech).output_lengths
         return model
 
     def collate(self, cuts: CutSet, rng: random.Random) -> AsrBatch:
-        """Audio and tokens."""
-        cuts, audio = read_audio(cuts, rng, no_transcript)
-        rows = [torch.tensor(self.tokenizer.encode(transcript(cut)), dtype=torch.int64) for cut in cuts]
+        """Audio and tokens; a transcript that cannot be learned is a reason to skip its cut."""
+        tokens: dict[str, list[int]] = {}
+
+        def problem(cut: Cut) -> str | None:
+            tokens[cut.id] = self.tokenizer.encode(transcript(cut))
+            return self._problem(cut, tokens[cut.id])
+
+        cuts, audio = read_audio(cuts, rng, problem)
+        rows = [torch.tensor(tokens[cut.id], dtype=torch.int64) for cut in cuts]
         rows = rows or [torch.ones(1, dtype=torch.int64)]
         return AsrBatch(**audio, tokens=pad(rows, 0), token_lengths=torch.tensor([len(row) for row in rows]))
+
+    def _problem(self, cut: Cut, tokens: list[int]) -> str | None:
+        if not tokens:
+            return "empty transcript: there is nothing to learn"
+        if UNKNOWN_ID in tokens:
+            return "unknown symbols: the transcript has some that tokens.txt lacks"
+        needed, frames = needed_frames(tokens, self.config), self.frames_of(cut.num_samples)
+        if frames < needed:
+            return f"transcript too long: {len(tokens)} tokens need {needed} frames, found {frames}"
+        return None
 
     def loss(self, model: torch.nn.Module, batch: AsrBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """The weighted sum of the losses of all heads, summed over utterances, per token.
 
-        Statistics are the losses of each head, without their weights, and "too_long": transcripts that do not fit
-        their audio, which count nothing.
+        Statistics are the losses themselves, where there are several.
         """
         config = self.config
         copies = model.training and config.ctc.consistency > 0
@@ -113,13 +132,11 @@ class AsrTask(Task):
             losses.update(transducer_losses(inner(model), *of_transducer))
         if output.logits is not None:
             losses.update(attention_losses(output, batch, config.attention))
-        fits = learnable(output, batch, config.transducer)
         share = 0.5 if copies else 1.0
-        sums = {name: share * torch.where(fits, loss, 0.0).sum() for name, (loss, _) in losses.items()}
+        sums = {name: share * loss.sum() for name, (loss, _) in losses.items()}
         total = sum(scale * sums[name] for name, (_, scale) in losses.items())
         stats = {name: value.detach() for name, value in sums.items() if len(sums) > 1}
-        stats["too_long"] = share * (~fits).sum()
-        return total, stats, share * (batch.token_lengths * fits).sum()
+        return total, stats, share * batch.token_lengths.sum()
 
     def _mask(self, model: torch.nn.Module, batch: AsrBatch) -> Tensor | None:
         if not (model.training and self.config.mask.prob):
@@ -155,6 +172,17 @@ def transcript(cut: Cut) -> str:
     return " ".join(segment.text for segment in cut.supervisions if segment.text)
 
 
-def no_transcript(cut: Cut) -> str | None:
-    """The reason to skip a cut without words."""
-    return None if transcript(cut).strip() else "empty transcript: there is nothing to learn"
+def needed_frames(tokens: list[int], config: AsrConfig) -> int:
+    """The fewest frames in which every head has an alignment for the tokens.
+
+    CTC needs one for each token and for the blank between two of a kind. A transducer needs one for each token where a
+    token takes a frame (topologies "modified" and "constrained"), else as many as let its band pass all tokens.
+    """
+    transducer = config.transducer
+    if config.ctc.scale:
+        return len(tokens) + sum(a == b for a, b in zip(tokens, tokens[1:], strict=False))
+    if transducer.scale and transducer.loss.topology != "regular":
+        return len(tokens)
+    if transducer.scale and transducer.pruned:
+        return math.ceil(len(tokens) / (transducer.loss.prune_range - 1))
+    return 1

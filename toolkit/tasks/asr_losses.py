@@ -1,4 +1,4 @@
-"""The losses of a recogniser's heads, and which utterances they can be learned from.
+"""The losses of a recogniser's heads.
 
 Dimensions: B utterances, T frames, U tokens.
 """
@@ -36,8 +36,7 @@ def ctc_losses(output: AsrOutput, batch: AsrBatch, config: CtcConfig, copies: bo
     if copies:
         first, second = output.log_probs.chunk(2)
         distance = consistency_loss(first, second, output.lengths[: len(first)])
-        # It belongs to both of them.
-        losses["consistency"] = (distance.repeat(2) / 2, config.scale * config.consistency)
+        losses["consistency"] = (distance, config.scale * config.consistency)
     return losses
 
 
@@ -66,7 +65,7 @@ def transducer_losses(
         return {"full": (full_loss(*of_joiner, *sizes, config.loss), config.scale)}
     simple = simple_loss(output.am, output.lm, batch.tokens, *sizes, config.loss)
     occupancies = simple.symbol_occupancy, simple.blank_occupancy
-    ranges = pruning_ranges(*occupancies, *sizes, config.loss.prune_range)
+    ranges = pruning_ranges(*occupancies, *sizes, config.loss.prune_range, config.loss.topology)
     pruned = pruned_loss(*of_joiner, ranges, *sizes, config.loss)
     simple_scale, pruned_scale = config.loss_scales(update)
     return {
@@ -80,19 +79,3 @@ def attention_losses(output: AsrOutput, batch: AsrBatch, config: AttentionConfig
     targets = torch.nn.functional.pad(batch.tokens, (0, 1))
     loss = smoothed_cross_entropy(output.logits, targets, batch.token_lengths + 1, config.label_smoothing)
     return {"attention": (loss, config.scale)}
-
-
-def learnable(output: AsrOutput, batch: AsrBatch, transducer: TransducerConfig) -> Tensor:
-    """(B,) bool: whether every head has an alignment for the utterance's tokens.
-
-    CTC needs a frame for each token and for the blank between two of a kind. The transducer needs one for each token
-    where a token takes a frame (topologies "modified" and "constrained").
-    """
-    tokens, counts = batch.tokens, batch.token_lengths
-    needed = torch.ones_like(counts)
-    if output.log_probs is not None:
-        inside = torch.arange(1, tokens.shape[1], device=tokens.device) < counts[:, None]
-        needed = counts + ((tokens[:, 1:] == tokens[:, :-1]) & inside).sum(dim=1)
-    elif output.transducer is not None and transducer.loss.topology != "regular":
-        needed = counts
-    return output.lengths >= needed.clamp(min=1)
