@@ -178,7 +178,7 @@ class _Reader:
         if not order < len(fields) < order + 3:
             self._fail(f"found {_shown(line)}", form)
         for word in fields[1 : order + 1]:
-            if word not in self.ids:
+            if order > 1 and word not in self.ids:
                 self._fail(f"found {_shown(word)}, which is no unigram", "words of \\1-grams:")
         self._fail(f"found {_shown(line)}", form)
 
