@@ -1,0 +1,84 @@
+"""Transducer losses against k2's: losses, occupancies, gradients, pruning ranges."""
+
+import pytest
+import torch
+
+from toolkit.losses.transducer.config import TransducerLossConfig
+from toolkit.losses.transducer.full import full_loss, full_loss_of_logits
+from toolkit.losses.transducer.pruned import pruned_loss, pruned_loss_of_logits
+from toolkit.losses.transducer.pruning import needed_width, pruning_ranges
+from toolkit.losses.transducer.simple import simple_loss
+
+NAMES = ["regular", "modified", "constrained", "short"]
+
+
+@pytest.fixture(params=NAMES)
+def cases(request, vectors):
+    """(tensors, lengths, config) of every file of the name; lengths are frames and token_lengths."""
+    found = []
+    for tensors, settings in vectors(f"transducer_{request.param}"):
+        assert settings["blank"] == 0
+        config = TransducerLossConfig(
+            topology=settings["rnnt_type"],
+            prune_range=settings["s_range"],
+            lm_scale=settings["lm_only_scale"],
+            am_scale=settings["am_only_scale"],
+        )
+        boundary = tensors["boundary"]
+        assert not boundary[:, :2].any()
+        found.append((tensors, (boundary[:, 3], boundary[:, 2]), config))
+    return found
+
+
+def close(ours, theirs):
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_simple_loss_and_ranges(cases):
+    for tensors, lengths, config in cases:
+        am, lm = tensors["am"].clone().requires_grad_(), tensors["lm"].clone().requires_grad_()
+        result = simple_loss(am, lm, tensors["symbols"], *lengths, config)
+        close(result.loss, tensors["simple_loss"])
+        # k2 has time last, no position after the last token, and on "regular" a frame after the last.
+        of_symbols, frames = tensors["px_grad"], am.shape[1]
+        close(result.symbol_occupancy[:, :, :-1].mT, of_symbols[:, :, :frames])
+        close(result.blank_occupancy.mT, tensors["py_grad"])
+        assert not of_symbols[:, :, frames:].any() and not result.symbol_occupancy[:, :, -1].any()
+        result.loss.sum().backward()
+        close(am.grad, tensors["grad_am"])
+        close(lm.grad, tensors["grad_lm"])
+        occupancies = result.symbol_occupancy, result.blank_occupancy
+        width = needed_width(*lengths, config.prune_range, config.topology)
+        ranges = pruning_ranges(*occupancies, *lengths, width, config.topology)
+        assert torch.equal(ranges, tensors["ranges"])
+
+
+def test_pruned_loss(cases):
+    for tensors, lengths, config in cases:
+        logits = tensors["logits"].clone().requires_grad_()
+        loss = pruned_loss_of_logits(logits, tensors["symbols"], tensors["ranges"], *lengths, config)
+        close(loss, tensors["pruned_loss"])
+        loss.sum().backward()
+        close(logits.grad, tensors["grad_logits"])
+
+
+def test_full_loss(cases):
+    for tensors, lengths, config in cases:
+        logits = torch.tanh(tensors["am"][:, :, None] + tensors["lm"][:, None])
+        close(full_loss_of_logits(logits, tensors["symbols"], *lengths, config), tensors["full_loss"])
+
+
+def test_through_the_joiner(cases):
+    """The joiner of the vectors is tanh(am + lm): its output layer is the identity."""
+    for tensors, lengths, config in cases:
+        am, lm = tensors["am"].clone().requires_grad_(), tensors["lm"].clone().requires_grad_()
+        symbols = am.shape[2]
+        joiner = torch.eye(symbols), torch.zeros(symbols), tensors["symbols"]
+        loss = pruned_loss(am, lm, *joiner, tensors["ranges"], *lengths, config)
+        close(loss, tensors["pruned_loss"])
+        close(full_loss(am, lm, *joiner, *lengths, config), tensors["full_loss"])
+        loss.sum().backward()
+        of_sum = tensors["grad_logits"] * (1 - tensors["logits"].square())
+        close(am.grad, of_sum.sum(dim=2))
+        positions = tensors["ranges"].flatten(1)[:, :, None].expand(-1, -1, symbols)
+        close(lm.grad, torch.zeros_like(lm).scatter_add(1, positions, of_sum.flatten(1, 2)))
