@@ -44,8 +44,11 @@ class IncrementalSearch(ABC):
 
     def __call__(self, frames: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
         """(B, T, D) frames of whole utterances and (B,) lengths to B n-best lists."""
-        states = self.extend(frames, lengths, [self.start() for _ in range(len(frames))])
-        return [self.hypotheses(state) for state in states]
+        if not len(frames):
+            return []
+        return [
+            self.hypotheses(state) for state in self.extend(frames, lengths, [self.start()] * len(frames))
+        ]
 
 
 def join(states: Sequence[State]) -> State:
