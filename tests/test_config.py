@@ -217,13 +217,14 @@ SURFACE = {
     "asr": "task seed data tokenizer speech init mask channel_mask spec_augment head_dropout optim train",
     "speaker": "task seed data speed_speakers crop_seconds speech init head margin optim train",
     "diarization": "task seed data chunk_seconds speech init head optim train",
+    "lm": "task seed data tokenizer_from tokenizer network optim train",
 }
 SECTIONS = {
     "data": "train valid sampler augment",
     "data.sampler": "max_duration max_cuts min_seconds max_seconds num_buckets buffer_size shar_buffer_size "
     "num_workers",
     "speech": "frontend encoder",
-    "init": "model lr_factor",
+    "init": "model lr_factor layer_decay adaptation",
     "optim": "lr optimizer schedule",
     "train": "max_updates accumulation precision clip_norm average_decay freeze_updates valid_every log_every "
     "checkpoint_every keep_checkpoints scan_batches threads deterministic compile",
@@ -231,7 +232,11 @@ SECTIONS = {
 
 
 MASK = "kind prob span other min_spans no_overlap min_space inverse adjust"
+WITHOUT_AUDIO = {"lm": {"speech", "init"}}
 OWN_SECTIONS = {
+    ("lm", "data"): "train valid sampler",
+    ("lm", "data.sampler"): "max_characters max_length buffer_size num_workers",
+    ("lm", "network"): "name dim num_layers dropout tie_weights",
     ("asr", "mask"): MASK,
     ("asr", "channel_mask"): MASK,
     ("ssl", "objective.mask"): MASK,
@@ -255,7 +260,8 @@ def test_the_surface_of_the_train_command_is_frozen():
         settings = config.to_dict(task_class(task, "test").Config())
         assert list(settings) == expected.split()
         own = {section: names for (name, section), names in OWN_SECTIONS.items() if name == task}
-        for section, names in (SECTIONS | own).items():
+        for section in (SECTIONS | own).keys() - WITHOUT_AUDIO.get(task, set()):
+            names = (SECTIONS | own)[section]
             assert list(section_of(settings, section)) == names.split(), f"{task}: {section}"
 
 

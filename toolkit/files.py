@@ -62,6 +62,28 @@ def _as_mode(raw: IO[bytes], mode: str) -> Iterator[IO]:
         raise ValueError(f"mode must be 'w' or 'wb', got {mode!r}")
 
 
+def read_lines(path: str | Path, expected: str) -> Iterator[str]:
+    """Yields the lines of a text file, however long it is, without their ends; ".gz" names are unpacked.
+
+    Raises:
+        UserError: missing, or, with file and line, not UTF-8 or not whole.
+    """
+    path, number = Path(path), 0
+    if not path.is_file():
+        raise UserError(f"{path}: no such file, expected {expected}")
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            for line in file:
+                number += 1
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start} of the line), expected {expected}"
+        ) from None
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{path}:{number + 1}: damaged gzip file ({error})") from None
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Writes one JSON document, indented, atomically."""
     with atomic_write(path) as file:

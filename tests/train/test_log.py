@@ -65,9 +65,9 @@ def test_what_several_processes_skip_is_listed_once(tmp_path, capsys):
 def test_meter_divides_sums_by_the_weight():
     meter = Meter()
     for weight in (1.0, 3.0):
-        meter.add({"loss": torch.tensor(2 * weight), "weight": weight, "audio": 5.0})
+        meter.add({"loss": torch.tensor(2 * weight), "weight": weight, "amount": 5.0})
     meter.add({"right": torch.tensor(2)})
-    assert meter.means(WORLD) == {"audio": 10.0, "loss": 2.0, "right": 0.5}
+    assert meter.means(WORLD) == {"amount": 10.0, "loss": 2.0, "right": 0.5}
     meter.add({"loss": 0.0, "weight": 0.0})
     assert meter.means(WORLD) == {"loss": 0.0}
 

@@ -77,6 +77,9 @@ class ToyTask:
         error = model(batch.waveforms) - batch.waveforms.sum(1)
         return error.square().sum(), {"error": error.abs().sum()}, torch.tensor(len(error))
 
+    def derived(self, means: dict[str, float]) -> dict[str, float]:
+        return {}
+
     def training_batches(
         self, start: tuple, consumed: int, rank: int, world_size: int, pin_memory: bool
     ) -> Iterator[tuple[Position, AudioBatch]]:

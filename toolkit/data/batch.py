@@ -1,13 +1,13 @@
 """What a task's loss receives: one batch type a task, built in loader workers, moved to the device by the loop.
 
-Dimensions: B utterances, S samples, T encoder frames, U tokens, K speakers, C label streams.
+Dimensions: B utterances or sentences, S samples, T encoder frames, U tokens, K speakers, C label streams.
 """
 
 import dataclasses
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,30 +20,41 @@ from toolkit.data.validate import skipped_row
 
 
 @dataclass
-class AudioBatch:
-    """Padded waveforms; the other batches add what their task needs."""
+class Batch:
+    """What the train loop asks of a batch; `lengths` (B,) int64 are the valid elements of each row."""
+
+    content: ClassVar[str]
+    """What the rows hold, as metrics name it."""
+    unit: ClassVar[str]
+    """In what that is counted, in words."""
+    limits: ClassVar[tuple[str, str]]
+    """The settings that say how much a batch, and a row, may hold."""
 
     ids: list[str]
-    """Cut ids, in the order of the rows."""
-    waveforms: Tensor
-    """(B, S) float32 samples in [-1, 1], zero past an utterance's end."""
-    lengths: Tensor
-    """(B,) int64 valid samples."""
-    seeds: Tensor
-    """(B,) int64 random numbers, one an utterance, the same whatever the number of ranks."""
-    seconds: float
-    """Audio in the batch, without padding."""
-    padded_seconds: float
-    """Audio in the batch, with padding."""
+    """What each row is, in their order."""
     skipped: list[dict[str, str]] = field(default_factory=list, kw_only=True)
-    """Cuts that could not be used: id, path and reason."""
+    """What could not be used: id, path and reason."""
     placeholder: bool = field(default=False, kw_only=True)
-    """True if no cut could be used and one second of silence stands in, to be weighted with zero."""
+    """True if nothing could be used and something stands in, to be weighted with zero."""
 
     @property
-    def padded(self) -> bool:
-        """Whether any utterance is shorter than the longest; no tensor is looked at."""
-        return self.seconds < self.padded_seconds
+    def amount(self) -> float:
+        """How much the rows hold, without padding."""
+        raise AssertionError(f"{type(self).__name__} does not say what it holds")
+
+    @property
+    def padded_amount(self) -> float:
+        """The same with padding."""
+        raise AssertionError(f"{type(self).__name__} does not say what it holds")
+
+    @property
+    def size(self) -> str:
+        """How large the batch is, in words."""
+        raise AssertionError(f"{type(self).__name__} does not say how large it is")
+
+    def facts(self) -> dict[str, Any]:
+        """What tells a batch that made trouble from others; reads tensors."""
+        raise AssertionError(f"{type(self).__name__} tells nothing")
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Any:
         """A copy with every tensor changed."""
@@ -57,6 +68,55 @@ class AudioBatch:
     def pin_memory(self) -> Any:
         """A copy in pinned memory; called by the loader."""
         return self.map(lambda tensor: tensor.pin_memory())
+
+
+@dataclass
+class AudioBatch(Batch):
+    """Padded waveforms of cuts, or one second of silence as a placeholder; other batches add what their task needs."""
+
+    content = "audio"
+    unit = "s of audio"
+    limits = ("data.sampler.max_duration", "data.sampler.max_seconds")
+
+    waveforms: Tensor
+    """(B, S) float32 samples in [-1, 1], zero past an utterance's end."""
+    lengths: Tensor
+    """(B,) int64 valid samples."""
+    seeds: Tensor
+    """(B,) int64 random numbers, one an utterance, the same whatever the number of ranks."""
+    seconds: float
+    """Audio in the batch, without padding."""
+    padded_seconds: float
+    """Audio in the batch, with padding."""
+
+    @property
+    def amount(self) -> float:
+        """Seconds of audio."""
+        return self.seconds
+
+    @property
+    def padded_amount(self) -> float:
+        """Seconds, with padding."""
+        return self.padded_seconds
+
+    @property
+    def size(self) -> str:
+        """Rows and seconds."""
+        rows = len(self.lengths)
+        return f"{rows} x {self.padded_seconds / rows:.1f} s"
+
+    def facts(self) -> dict[str, Any]:
+        """Cuts and how long they are."""
+        return {
+            "cut_ids": self.ids,
+            "seconds": (self.seconds * self.lengths / self.lengths.sum()).tolist(),
+            "padded_shape": list(self.waveforms.shape),
+        }
+
+    @property
+    def padded(self) -> bool:
+        """Whether any utterance is shorter than the longest; no tensor is looked at."""
+        return self.seconds < self.padded_seconds
 
 
 @dataclass
@@ -93,6 +153,47 @@ class DiarizationBatch(AudioBatch):
 
     targets: Tensor
     """(B, T, K) bool, True where local speaker k speaks."""
+
+
+@dataclass
+class LmBatch(Batch):
+    """Sentences; the ids say where they stand."""
+
+    content = "tokens"
+    unit = "tokens"
+    limits = ("data.sampler.max_characters", "data.sampler.max_length")
+
+    tokens: Tensor
+    """(B, U) int64, padded with 0."""
+    lengths: Tensor
+    """(B,) int64 tokens of each sentence, without its end."""
+    num_tokens: int
+    """Of all sentences, with their ends."""
+    num_characters: int
+    """Of all sentences."""
+
+    @property
+    def amount(self) -> float:
+        """Tokens, with the ends of sentences."""
+        return self.num_tokens
+
+    @property
+    def padded_amount(self) -> float:
+        """Tokens, with padding."""
+        return len(self.tokens) * (self.tokens.shape[1] + 1)
+
+    @property
+    def size(self) -> str:
+        """Rows and tokens."""
+        return f"{len(self.tokens)} x {self.tokens.shape[1] + 1} tokens"
+
+    def facts(self) -> dict[str, Any]:
+        """Sentences and how long they are."""
+        return {
+            "sentences": self.ids,
+            "tokens": self.lengths.tolist(),
+            "padded_shape": list(self.tokens.shape),
+        }
 
 
 def read_audio(

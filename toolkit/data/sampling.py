@@ -31,8 +31,8 @@ from toolkit.processes import die_with_parent
 warnings.filterwarnings("ignore", "You are using Dynamic.* with an eagerly read CutSet")
 warnings.filterwarnings("ignore", "We have exceeded the max_duration constraint during sampling")
 
-Collate = Callable[[CutSet, random.Random], Any]
-"""Makes a batch, which has a list `skipped` as `toolkit.data.batch.AudioBatch` has."""
+Collate = Callable[[Any, random.Random], Any]
+"""Makes a batch, which has a list `skipped` as `toolkit.data.batch.Batch` has, of what a stream groups."""
 
 
 class Position(NamedTuple):
@@ -98,8 +98,48 @@ class CroppedTime(TimeConstraint):
         self.num_cuts += 1
 
 
-class BatchStream:
-    """Batches of cuts, epoch after epoch, from a lazy manifest.
+class Stream:
+    """What is to become batches, in groups, epoch after epoch; a pure function of seed and position.
+
+    Args:
+        seed: of the shuffling.
+        num_workers: processes that are to make batches of the groups.
+        nothing: the message if an epoch has no group at all.
+
+    Attributes:
+        left_out: a row of skipped.jsonl for each thing that was found to be of no use, by id; whoever tells of them
+            empties it.
+    """
+
+    def __init__(self, seed: int, num_workers: int, nothing: str) -> None:
+        self.seed, self.num_workers, self.nothing = seed, num_workers, nothing
+        self.left_out: dict[str, dict[str, str]] = {}
+
+    def epoch(self, epoch: int) -> Iterator[Any]:
+        """The groups of one pass over the data."""
+        raise AssertionError(f"{type(self).__name__} gives nothing")
+
+    def walk(self, start: Position) -> Iterator[tuple[Position, Any]]:
+        """Every group from `start` on, without end.
+
+        Raises:
+            UserError: an epoch has no group at all.
+        """
+        epoch, skip, total = start
+        while True:
+            empty = True
+            for index, group in enumerate(self.epoch(epoch)):
+                empty = False
+                if index >= skip:
+                    yield Position(epoch, index, total), group
+                    total += 1
+            if empty:
+                raise UserError(self.nothing)
+            epoch, skip = epoch + 1, 0
+
+
+class BatchStream(Stream):
+    """Batches of cuts from a lazy manifest; those that are too short or too long are left out.
 
     Args:
         cuts: what to draw from in an epoch; not held in memory.
@@ -108,10 +148,6 @@ class BatchStream:
         shuffle: False gives one fixed order, for validation.
         source: where the cuts come from, for messages.
         crop_seconds: most seconds that will be read of a cut.
-
-    Attributes:
-        left_out: a row of skipped.jsonl for each cut that was found too short or too long, by id; whoever tells of
-            them empties it.
     """
 
     def __init__(
@@ -123,13 +159,16 @@ class BatchStream:
         source: str,
         crop_seconds: float = math.inf,
     ) -> None:
+        super().__init__(
+            seed,
+            config.num_workers,
+            f"{source}: found no cut that is {config.min_seconds} to {config.max_seconds} seconds long "
+            "(data.sampler.min_seconds, data.sampler.max_seconds), expected at least one",
+        )
         self.cuts = cuts
         self.config = config
-        self.seed = seed
         self.shuffle = shuffle
-        self.source = source
         self.limits = CroppedTime(config.max_duration, config.max_cuts, crop_seconds=crop_seconds)
-        self.left_out: dict[str, dict[str, str]] = {}
 
     def seconds(self, cut: Cut) -> float:
         """How much of a cut will be read."""
@@ -172,30 +211,9 @@ class BatchStream:
         sampler.set_epoch(epoch)
         return iter(sampler)
 
-    def walk(self, start: Position) -> Iterator[tuple[Position, CutSet]]:
-        """Every batch from `start` on, without end.
-
-        Raises:
-            UserError: an epoch has no batch at all.
-        """
-        epoch, skip, total = start
-        while True:
-            empty = True
-            for index, cuts in enumerate(self.epoch(epoch)):
-                empty = False
-                if index >= skip:
-                    yield Position(epoch, index, total), cuts
-                    total += 1
-            if empty:
-                raise UserError(
-                    f"{self.source}: found no cut that is {self.config.min_seconds} to {self.config.max_seconds} "
-                    "seconds long (data.sampler.min_seconds, data.sampler.max_seconds), expected at least one"
-                )
-            epoch, skip = epoch + 1, 0
-
 
 def training_loader(
-    stream: BatchStream,
+    stream: Stream,
     collate: Collate,
     start: Position,
     consumed: int,
@@ -209,36 +227,36 @@ def training_loader(
     in rows, one each; with its batch every rank gets the position of the row's first one, (row, batch).
     """
 
-    def share() -> Iterator[tuple[Position, Position, CutSet]]:
-        for position, cuts in stream.walk(start):
+    def share() -> Iterator[tuple[Position, Position, Any]]:
+        for position, group in stream.walk(start):
             if position.total < consumed:
                 continue
             place = (position.total - consumed) % world_size
             if place == 0:
                 row = position
             if place == rank:
-                yield row, position, cuts
+                yield row, position, group
 
     return _loader(share, collate, stream, rank, pin_memory)
 
 
 def validation_loader(
-    stream: BatchStream, collate: Collate, rank: int, world_size: int, pin_memory: bool
+    stream: Stream, collate: Collate, rank: int, world_size: int, pin_memory: bool
 ) -> Iterable[tuple[Position, Any]]:
     """This rank's share of one pass over the data."""
 
-    def share() -> Iterator[tuple[Position, Position, CutSet]]:
-        for index, cuts in enumerate(stream.epoch(0)):
+    def share() -> Iterator[tuple[Position, Position, Any]]:
+        for index, group in enumerate(stream.epoch(0)):
             if index % world_size == rank:
-                yield Position(0, index, index), Position(0, index, index), cuts
+                yield Position(0, index, index), Position(0, index, index), group
 
     return _loader(share, collate, stream, rank, pin_memory)
 
 
 def _loader(
-    share: Callable, collate: Collate, stream: BatchStream, rank: int, pin_memory: bool
+    share: Callable, collate: Collate, stream: Stream, rank: int, pin_memory: bool
 ) -> Iterator[tuple[Position, Any]]:
-    workers = stream.config.num_workers
+    workers = stream.num_workers
     loader = DataLoader(
         CollateDataset(collate, stream.seed),
         sampler=IterableSampler(share),
@@ -262,7 +280,7 @@ def _loader(
             raise
         raise UserError(
             f"data.sampler.num_workers: one of {workers} loader processes died, perhaps for want of memory; expected "
-            "fewer, or a smaller data.sampler.max_duration"
+            "fewer, or smaller batches (data.sampler.max_duration, data.sampler.max_characters)"
         ) from None
 
 
@@ -286,17 +304,17 @@ class IterableSampler(Sampler):
 
 
 class CollateDataset(Dataset):
-    """Turns (row, position, cuts) into (row, batch), with random numbers that depend on seed and position alone."""
+    """Turns (row, position, group) into (row, batch), with random numbers that depend on seed and position alone."""
 
     def __init__(self, collate: Collate, seed: int) -> None:
         self.collate = collate
         self.seed = seed
 
-    def __getitem__(self, item: tuple[Position, Position, CutSet]) -> tuple[Position, Any]:
-        row, position, cuts = item
+    def __getitem__(self, item: tuple[Position, Position, Any]) -> tuple[Position, Any]:
+        row, position, group = item
         rng = random.Random(f"{self.seed}/{position.epoch}/{position.index}")
         try:
-            return row, self.collate(cuts, rng)
+            return row, self.collate(group, rng)
         # Raised by a worker, errors would arrive with a traceback in their message; so they go the way of a batch.
         except (UserError, OSError) as error:
             return row, error.with_traceback(None)

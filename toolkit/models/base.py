@@ -141,10 +141,8 @@ class SpeechEncoder(nn.Module):
         return self.encoder.output_lengths(self.frontend.output_lengths(lengths))
 
 
-class SpeechModel(nn.Module):
-    """A model of any task: a `speech` encoder and something on top of it."""
-
-    speech: SpeechEncoder
+class TaskModel(nn.Module):
+    """A model of any task."""
 
     def set_update(self, update: int) -> None:
         """Tells all parts whose behaviour changes in the course of training how many updates are done."""
@@ -152,6 +150,12 @@ class SpeechModel(nn.Module):
         for module in self.modules():
             if isinstance(module, Clocked):
                 module.update, module.clock = update, clock
+
+
+class SpeechModel(TaskModel):
+    """A model of any task on speech: a `speech` encoder and something on top of it."""
+
+    speech: SpeechEncoder
 
     @torch.no_grad()
     def features(self, waveforms: Tensor, lengths: Tensor) -> EncoderOutput:

@@ -12,6 +12,8 @@ from toolkit.nn.dropout import Dropout
 
 CausalState = tuple[Tensor, Tensor]
 """Keys and values (N, L, 2, H, U, C), and (N,) int64 how many of the U are there."""
+TRIM_EVERY = 32
+"""Places of the cache between two looks at how many of them are needed, for which a GPU is waited for."""
 
 
 class CausalLayer(nn.Module):
@@ -88,6 +90,9 @@ class CausalTransformer(nn.Module):
             (N, D) and the new state.
         """
         cache, counts = state
+        if cache.shape[4] and cache.shape[4] % TRIM_EVERY == 0:
+            # Every step adds a place, also where few rows have a new symbol.
+            cache = cache[..., : int(counts.max()), :]
         cache = pad(cache, (0, 0, 0, 1))
         size, rows = cache.shape[4], torch.arange(len(x), device=x.device)
         visible = (torch.arange(size, device=x.device) <= counts[:, None])[:, None, None]

@@ -30,7 +30,7 @@ class Scheduled:
 
 
 class Clocked:
-    """A module that goes by the number of updates done; see `SpeechModel.set_update`."""
+    """A module that goes by the number of updates done; see `TaskModel.set_update`."""
 
     update: int = 0
     """Updates done."""

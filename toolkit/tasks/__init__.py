@@ -11,6 +11,7 @@ TASKS = {
     "asr": "toolkit.tasks.asr:AsrTask",
     "speaker": "toolkit.tasks.speaker:SpeakerTask",
     "diarization": "toolkit.tasks.diarization:DiarizationTask",
+    "lm": "toolkit.tasks.lm:LmTask",
 }
 """What can be trained."""
 MODELS = {**TASKS, "encoder": "toolkit.tasks.encoder:EncoderTask"}

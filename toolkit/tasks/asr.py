@@ -12,6 +12,7 @@ from lhotse.cut import Cut
 from torch import Tensor
 
 from toolkit.data.batch import AsrBatch, pad, read_audio
+from toolkit.data.text import transcript
 from toolkit.models.asr import AsrModel, CtcConfig
 from toolkit.models.attention_decoder import AttentionConfig
 from toolkit.models.base import Augment, SpeechConfig, SpeechEncoder
@@ -165,11 +166,6 @@ def twice(batch: AsrBatch) -> AsrBatch:
     """Every utterance a second time, with other random numbers for what is hidden of it."""
     doubled = batch.map(lambda tensor: torch.cat([tensor, tensor]))
     return replace(doubled, seeds=split(batch.seeds, 2).t().flatten())
-
-
-def transcript(cut: Cut) -> str:
-    """What is said in a cut."""
-    return " ".join(segment.text for segment in cut.supervisions if segment.text)
 
 
 def needed_frames(tokens: list[int], config: AsrConfig) -> int:

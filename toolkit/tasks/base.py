@@ -89,6 +89,10 @@ class Task:
     def after_update(self, model: nn.Module) -> None:
         """Called once the optimiser has moved the weights; most tasks have nothing to do."""
 
+    def derived(self, means: dict[str, float]) -> dict[str, float]:
+        """Further numbers for the log, worked out from the mean loss and statistics; most tasks have none."""
+        return {}
+
     def initialize(self, model: nn.Module, say: Callable[[str], None]) -> None:
         """Copies the pretrained encoder into the model, if the configuration names one.
 

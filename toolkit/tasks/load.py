@@ -7,7 +7,7 @@ import torch
 
 from toolkit import checkpoint, config
 from toolkit.errors import UserError
-from toolkit.models.base import SpeechModel
+from toolkit.models.base import SpeechModel, TaskModel
 from toolkit.tasks import task_class
 from toolkit.tasks.base import Task
 
@@ -32,12 +32,18 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Speech
     """The model of a model directory, in eval mode.
 
     Raises:
-        UserError: not a model directory, or its weights are damaged or of another model.
+        UserError: not a model directory, its weights are damaged or of another model, or it is a language model, which
+            `toolkit.tasks.lm.load_language_model` loads.
     """
-    return load_task_and_model(folder, device)[1]
+    task, model = load_task_and_model(folder, device)
+    if not isinstance(model, SpeechModel):
+        raise UserError(
+            f"{folder}: found a model of the task {task.config.task!r}, expected one that hears speech"
+        )
+    return model
 
 
-def load_task_and_model(folder: str | Path, device: str | torch.device = "cpu") -> tuple[Task, SpeechModel]:
+def load_task_and_model(folder: str | Path, device: str | torch.device = "cpu") -> tuple[Task, TaskModel]:
     """Both at once, for commands that need the task's tokenizer or names as well."""
     task = load_task(folder)
     model = task.build_model()

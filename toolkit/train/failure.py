@@ -50,16 +50,14 @@ class Pending:
 
 
 def write_batch(folder: Path, name: str, batch: Any, **facts: Any) -> Path:
-    """Writes aside which cuts a batch held and how large it was."""
+    """Writes aside what a batch held and how large it was."""
     path = folder / "failed" / f"{name}.json"
     write_json(
         path,
         {
             "time": time.strftime("%Y-%m-%d %H:%M:%S"),
             **facts,
-            "cut_ids": batch.ids,
-            "seconds": (batch.seconds * batch.lengths / batch.lengths.sum()).tolist(),
-            "padded_shape": list(batch.waveforms.shape),
+            **batch.facts(),
         },
     )
     return path
@@ -97,22 +95,16 @@ def explained_memory(batch: Any, folder: Path, update: int, rank: int) -> Iterat
         if not is_out_of_memory(error):
             raise
         path = write_batch(folder, f"update-{update}-rank-{rank}", batch, problem="out of memory")
+        whole, row = batch.limits
         raise UserError(
-            f"update {update}: out of memory with {size_of(batch)}; the batch is described in {path}; lower "
-            "data.sampler.max_duration (and raise train.accumulation to keep the update's size) or "
-            "data.sampler.max_seconds"
+            f"update {update}: out of memory with {batch.size}; the batch is described in {path}; lower {whole} (and "
+            f"raise train.accumulation to keep the update's size) or {row}"
         ) from None
 
 
 def nothing_to_learn(update: int, updates: int, folder: Path) -> UserError:
     """The error to raise when batch after batch has no weight."""
     return UserError(
-        f"update {update}: found nothing to learn from in the last {updates} updates, expected recordings that can be "
+        f"update {update}: found nothing to learn from in the last {updates} updates, expected data that can be "
         f"read and targets that fit them; {folder / 'skipped.jsonl'} lists what was skipped and why"
     )
-
-
-def size_of(batch: Any) -> str:
-    """A batch's size in words."""
-    rows = len(batch.lengths)
-    return f"{rows} x {batch.padded_seconds / rows:.1f} s"

@@ -14,7 +14,7 @@ from toolkit.files import write_jsonl
 from toolkit.progress import line
 from toolkit.train.distributed import World
 
-SUMS = ("audio", "padded")
+SUMS = ("amount", "padded")
 
 
 class Meter:
@@ -33,7 +33,7 @@ class Meter:
         """Every sum over the weight, over all ranks; the meter starts again at zero.
 
         Returns:
-            Names to means; "audio" and "padded" (seconds without and with padding) stay sums.
+            Names to means; "amount" and "padded" (of data, without and with padding) stay sums.
         """
         # A rank whose batches were all unreadable, or that had none, lacks the task's statistics.
         names = world.union(self.sums)

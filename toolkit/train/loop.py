@@ -23,7 +23,6 @@ from toolkit.train.failure import (
     explained_memory,
     non_finite,
     nothing_to_learn,
-    size_of,
 )
 from toolkit.train.log import SUMS, Log, Meter, bar
 from toolkit.train.state import State, make_average, update_average
@@ -48,6 +47,8 @@ MAY_CHANGE = (
     "optim.schedule.",
     "data.sampler.max_duration",
     "data.sampler.max_seconds",
+    "data.sampler.max_characters",
+    "data.sampler.max_length",
 )
 # Updates in a row without anything to learn from, after which a run gives up.
 IDLE_UPDATES = 20
@@ -73,6 +74,9 @@ class Task(Protocol):
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss and statistics summed over a batch, and the weight that they are to be divided by."""
+
+    def derived(self, means: dict[str, float]) -> dict[str, float]:
+        """Further numbers for the log, worked out from the mean loss and statistics."""
 
     def training_batches(
         self, start: tuple[int, int, int], consumed: int, rank: int, world_size: int, pin_memory: bool
@@ -293,7 +297,7 @@ class Trainer:
                 loss, weight, stats = loss * 0, weight * 0, {}
             self.state.scaler.scale(loss).backward()
         self.log.skip(batch.skipped)
-        sizes = {"audio": batch.seconds, "padded": batch.padded_seconds}
+        sizes = {"amount": batch.amount, "padded": batch.padded_amount}
         self.meter.add({"loss": loss, "weight": weight, **sizes, **stats})
         return loss.detach(), weight.detach().float()
 
@@ -319,8 +323,8 @@ class Trainer:
 
     def _report(self, progress: str, pending: Pending) -> None:
         now = time.monotonic()
-        means = self.meter.means(self.world)
-        state = self.state
+        means, state = self._means(self.meter), self.state
+        kind = pending.batches[0]
         row = {
             "step": state.update,
             "epoch": state.position[0],
@@ -328,16 +332,19 @@ class Trainer:
             **{name: round(value, 6) for name, value in means.items() if name not in SUMS},
             "lr": self.lr,
             "grad_norm": round(float(pending.norm), 4),
-            "padding": round(1 - means["audio"] / max(means["padded"], 1e-9), 4),
-            "audio_per_second": round(means["audio"] / (now - self.reported_at), 2),
+            "padding": round(1 - means["amount"] / max(means["padded"], 1e-9), 4),
+            f"{kind.content}_per_second": round(means["amount"] / (now - self.reported_at), 2),
             "elapsed": round(state.elapsed, 2),
         }
         self.reported_at = now
         self.log.metrics(row)
         shown = " ".join(f"{name} {row[name]:.4g}" for name in means if name not in SUMS)
-        self.log.say(
-            f"{progress} | {shown} | lr {row['lr']:.2e}, {row['audio_per_second']:.0f} s of audio a second"
-        )
+        speed = f"{row[f'{kind.content}_per_second']:.0f} {kind.unit} a second"
+        self.log.say(f"{progress} | {shown} | lr {row['lr']:.2e}, {speed}")
+
+    def _means(self, meter: Meter) -> dict[str, float]:
+        means = meter.means(self.world)
+        return means | self.task.derived(means)
 
     @torch.no_grad()
     def _validate(self) -> None:
@@ -345,16 +352,16 @@ class Trainer:
         training = model.training
         model.eval()
         meter = Meter()
-        meter.add({"loss": 0.0, "weight": 0.0, "audio": 0.0})
+        meter.add({"loss": 0.0, "weight": 0.0, "amount": 0.0})
         for _, batch in self.task.validation_batches(world.rank, world.size, world.device.type == "cuda"):
             self.log.skip(batch.skipped)
             if not batch.placeholder:
                 with self._explained_memory(batch):
                     loss, stats, weight = self._loss(model, batch.to(world.device))
-                meter.add({"loss": loss, "weight": weight, "audio": batch.seconds, **stats})
+                meter.add({"loss": loss, "weight": weight, "amount": batch.amount, **stats})
         model.train(training)
-        means = meter.means(world)
-        if means.pop("audio"):
+        means = self._means(meter)
+        if means.pop("amount"):
             values = {name: round(value, 6) for name, value in means.items()}
             self.log.metrics(
                 {"step": self.state.update, "epoch": self.state.position[0], "split": "valid", **values}
@@ -377,7 +384,7 @@ class Trainer:
         for batch in self.task.largest_batches(self.config.scan_batches):
             self._backward(batch, 0, last=True)
             self.log.say(
-                f"largest batch fits: {size_of(batch)}"
+                f"largest batch fits: {batch.size}"
                 + (
                     f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
                     if torch.cuda.is_available()
