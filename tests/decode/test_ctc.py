@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.decode.ctc import align, greedy
+from toolkit.decode.ctc import CtcGreedy, CtcGreedyConfig, align, greedy
+from toolkit.errors import UserError
 
 
 def with_best_path(path, symbols=5, seed=0):
@@ -79,3 +80,37 @@ def test_alignment_with_exactly_enough_frames():
 def test_tokens_that_do_not_fit():
     with pytest.raises(ValueError, match="3 tokens need 4 frames, found 3"):
         align(with_best_path([1, 2, 3]), [1, 2, 2])
+
+
+class Model:
+    """Stands for a recogniser whose frames are log-probabilities already."""
+
+    ctc = True
+
+    @staticmethod
+    def ctc_log_probs(frames):
+        return frames
+
+
+@given(st.lists(st.integers(0, 2), max_size=12), st.lists(st.integers(0, 12), max_size=3), st.integers(0, 5))
+def test_greedy_search_in_pieces(path, cuts, first_frame):
+    log_probs = with_best_path(path or [0])[: len(path)]
+    search = CtcGreedy(CtcGreedyConfig(), Model(), None, "cpu")
+    state = search.start(first_frame)
+    bounds = [0, *sorted(min(cut, len(path)) for cut in cuts), len(path)]
+    for begin, end in itertools.pairwise(bounds):
+        (state,) = search.extend(log_probs[None, begin:end], torch.tensor([end - begin]), [state])
+    (found,) = search.hypotheses(state)
+    ((whole,),) = search(log_probs[None], torch.tensor([len(path)]))
+    assert [token.id for token in found.tokens] == [symbol for symbol, _, _ in runs(path)]
+    assert found.score == pytest.approx(whole.score, abs=1e-4)
+    for token, other in zip(found.tokens, whole.tokens, strict=True):
+        assert (token.start, token.end) == (other.start + first_frame, other.end + first_frame)
+        assert token.score == pytest.approx(other.score, abs=1e-4)
+
+
+def test_a_model_without_ctc():
+    model = Model()
+    model.ctc = None
+    with pytest.raises(UserError, match="found 'ctc_greedy', which needs CTC"):
+        CtcGreedy(CtcGreedyConfig(), model, None, "cpu")

@@ -9,7 +9,7 @@ import torch
 
 from tests.decode.grammar import ARPA, SPELLINGS, text_score, texts
 from toolkit.decode.ctc import greedy
-from toolkit.decode.ctc_beam import PrefixSearchConfig, prefix_search
+from toolkit.decode.ctc_beam import CtcBeamConfig, prefix_search
 from toolkit.decode.words import WordSearch
 from toolkit.errors import UserError
 from toolkit.text.arpa import read_arpa
@@ -79,7 +79,7 @@ class Bigram:
 @pytest.mark.parametrize("paths", ["sum", "best"])
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_wide_beam_finds_what_enumeration_finds(paths, fused):
-    config = PrefixSearchConfig(beam=200, nbest=20, paths=paths, length_bonus=0.3)
+    config = CtcBeamConfig(beam=200, nbest=20, paths=paths, length_bonus=0.3)
     log_probs = random_log_probs(4, 5, 4, seed=1)
     lengths = torch.tensor([5, 4, 1, 5])
     scorer = Bigram(4, seed=2) if fused else None
@@ -91,7 +91,7 @@ def test_a_wide_beam_finds_what_enumeration_finds(paths, fused):
 
 
 def test_probabilities_of_all_prefixes_sum_to_one():
-    config = PrefixSearchConfig(beam=200, nbest=200)
+    config = CtcBeamConfig(beam=200, nbest=200)
     (found,) = prefix_search(random_log_probs(1, 5, 4, seed=3), torch.tensor([5]), config)
     assert sum(math.exp(h.score) for h in found) == pytest.approx(1, abs=1e-9)
     assert (
@@ -103,7 +103,7 @@ def test_a_beam_of_one_over_best_paths_is_greedy_search():
     log_probs = random_log_probs(20, 50, 6, seed=4)
     lengths = torch.arange(31, 51)
     expected = greedy(log_probs, lengths)
-    found = prefix_search(log_probs, lengths, PrefixSearchConfig(beam=1, token_beam=1, paths="best"))
+    found = prefix_search(log_probs, lengths, CtcBeamConfig(beam=1, token_beam=1, paths="best"))
     for (one,), (other,) in zip(found, expected, strict=True):
         assert one.tokens == other.tokens
         assert one.score == pytest.approx(other.score, abs=1e-4)
@@ -112,7 +112,7 @@ def test_a_beam_of_one_over_best_paths_is_greedy_search():
 def test_a_beam_of_one_over_sums_is_not():
     """Where a token and a blank together are likelier than another token, the prefix stays as it is."""
     log_probs = torch.tensor([[[0.3, 0.6, 0.1], [0.3, 0.3, 0.4]]], dtype=torch.float64).log()
-    ((best,),) = prefix_search(log_probs, torch.tensor([2]), PrefixSearchConfig(beam=1))
+    ((best,),) = prefix_search(log_probs, torch.tensor([2]), CtcBeamConfig(beam=1))
     assert ids(best) == (1,) and best.score == pytest.approx(math.log(0.6 * 0.6))
     assert ids(greedy(log_probs, torch.tensor([2]))[0][0]) == (1, 2)
 
@@ -122,7 +122,7 @@ def test_batched_is_one_by_one(beam):
     log_probs = random_log_probs(7, 30, 6, seed=5)
     lengths = torch.tensor([30, 1, 17, 0, 30, 8, 29])
     for blank_threshold in (1.0, 0.3):
-        config = PrefixSearchConfig(beam, nbest=beam, token_beam=3, blank_threshold=blank_threshold)
+        config = CtcBeamConfig(beam=beam, nbest=beam, token_beam=3, blank_threshold=blank_threshold)
         together = prefix_search(log_probs, lengths, config, Bigram(6, seed=6))
         for row, length in enumerate(lengths.tolist()):
             (alone,) = prefix_search(
@@ -134,9 +134,9 @@ def test_batched_is_one_by_one(beam):
 
 def test_padding_is_not_read():
     log_probs, lengths = random_log_probs(2, 9, 5, seed=7), torch.tensor([5, 9])
-    expected = prefix_search(log_probs, lengths, PrefixSearchConfig())
+    expected = prefix_search(log_probs, lengths, CtcBeamConfig())
     log_probs[0, 5:] = torch.randn(4, 5) * 100
-    assert prefix_search(log_probs, lengths, PrefixSearchConfig()) == expected
+    assert prefix_search(log_probs, lengths, CtcBeamConfig()) == expected
 
 
 @pytest.mark.parametrize("beam", [4, 200])
@@ -146,8 +146,8 @@ def test_likely_blanks_are_passed_over(beam):
     certain = log_probs.clone()
     certain[..., 1:][log_probs[..., 0].exp() > 0.5] = -math.inf
     assert 0.2 < (log_probs[..., 0].exp() > 0.5).float().mean() < 0.8
-    found = prefix_search(log_probs, lengths, PrefixSearchConfig(beam, nbest=4, blank_threshold=0.5))
-    expected = prefix_search(certain, lengths, PrefixSearchConfig(beam, nbest=4))
+    found = prefix_search(log_probs, lengths, CtcBeamConfig(beam=beam, nbest=4, blank_threshold=0.5))
+    expected = prefix_search(certain, lengths, CtcBeamConfig(beam=beam, nbest=4))
     for row, (one, other) in enumerate(zip(found, expected, strict=True)):
         assert [ids(h) for h in one] == [ids(h) for h in other]
         assert [h.score for h in one] == pytest.approx([h.score for h in other], abs=1e-9)
@@ -159,7 +159,7 @@ def test_a_prefix_that_was_left_and_found_again_is_the_same():
     """Over long input, beams narrower than the space of prefixes never hold a prefix twice."""
     log_probs = random_log_probs(3, 60, 3, seed=9, scale=0.3)
     for beam in (3, 7, 12):
-        config = PrefixSearchConfig(beam, nbest=beam)
+        config = CtcBeamConfig(beam=beam, nbest=beam)
         for nbest in prefix_search(log_probs, torch.tensor([60, 60, 60]), config):
             assert len({ids(h) for h in nbest}) == len(nbest) == beam
             assert [h.score for h in nbest] == sorted((h.score for h in nbest), reverse=True)
@@ -169,13 +169,13 @@ def test_times_are_those_of_the_best_path():
     path = [0, 2, 2, 0, 0, 1, 2, 0]
     log_probs = torch.full((1, 8, 3), -8.0)
     log_probs[0, range(8), path] = 0.0
-    ((best,),) = prefix_search(log_probs.log_softmax(-1), torch.tensor([8]), PrefixSearchConfig())
+    ((best,),) = prefix_search(log_probs.log_softmax(-1), torch.tensor([8]), CtcBeamConfig())
     assert [(t.id, t.start, t.end) for t in best.tokens] == [(2, 1, 3), (1, 5, 6), (2, 6, 7)]
     assert all(token.score == pytest.approx(0, abs=0.01) for token in best.tokens)
 
 
 def test_nothing_to_search_in():
-    config = PrefixSearchConfig()
+    config = CtcBeamConfig()
     assert prefix_search(torch.zeros(0, 3, 4), torch.zeros(0, dtype=torch.long), config) == []
     ((best,),) = prefix_search(torch.zeros(1, 0, 4), torch.zeros(1, dtype=torch.long), config)
     assert best.tokens == [] and best.score == 0
@@ -195,7 +195,7 @@ def test_nothing_to_search_in():
 )
 def test_settings_that_make_no_sense(settings, message):
     with pytest.raises(ValueError, match=message):
-        PrefixSearchConfig(**settings)
+        CtcBeamConfig(**settings)
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_words_of_a_lexicon_are_those_of_an_exhaustive_search(model, settings):
     log_probs = random_log_probs(4, 4, 4, seed=10)
     lengths = torch.tensor([4, 4, 1, 0])
     words = WordSearch(SPELLINGS, 4, "cpu", **{"model": model, "scale": 0.7, **settings})
-    config = PrefixSearchConfig(beam=250, nbest=12, length_bonus=-0.2)
+    config = CtcBeamConfig(beam=250, nbest=12, length_bonus=-0.2)
     for row, found in enumerate(prefix_search(log_probs, lengths, config, words=words)):
         prefixes = all_prefixes(log_probs[row, : lengths[row]])
         scores = {}
@@ -230,7 +230,7 @@ def test_a_separator_stands_between_words_but_not_before_the_first(model):
     spellings = [(word, (3, *tokens)) for word, tokens in SPELLINGS[:4]]
     log_probs = random_log_probs(2, 5, 4, seed=11)
     words = WordSearch(spellings, 4, "cpu", model, separator=3)
-    found = prefix_search(log_probs, torch.tensor([5, 5]), PrefixSearchConfig(150, nbest=6), words=words)
+    found = prefix_search(log_probs, torch.tensor([5, 5]), CtcBeamConfig(beam=150, nbest=6), words=words)
     for row, nbest in enumerate(found):
         prefixes, scores = all_prefixes(log_probs[row]), {}
         for text, tokens in texts(6, spellings):
@@ -250,13 +250,13 @@ def test_times_of_words():
     log_probs = torch.full((1, 9, 4), -8.0)
     log_probs[0, range(9), path] = 0.0
     words = WordSearch([("yes", (1, 2)), ("no", (3, 1))], 4, "cpu")
-    search = PrefixSearchConfig(beam=4)
+    search = CtcBeamConfig(beam=4)
     ((best,),) = prefix_search(log_probs.log_softmax(-1), torch.tensor([9]), search, words=words)
     assert [(w.text, w.start, w.end) for w in best.words] == [("yes", 1, 4), ("no", 5, 9)]
     assert all(word.score == pytest.approx(0, abs=0.01) for word in best.words)
     # The utterance ends within a word: those before it are kept.
     ((cut,),) = prefix_search(
-        log_probs[:, :6].log_softmax(-1), torch.tensor([6]), PrefixSearchConfig(1), words=words
+        log_probs[:, :6].log_softmax(-1), torch.tensor([6]), CtcBeamConfig(beam=1), words=words
     )
     assert [w.text for w in cut.words] == ["yes"] and ids(cut) == (1, 2)
 

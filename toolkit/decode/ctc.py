@@ -3,10 +3,81 @@
 Dimensions: B utterances, T frames, V symbols.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from toolkit.decode.hypothesis import Hypothesis, Token
+from toolkit.decode.incremental import IncrementalSearch
+from toolkit.errors import UserError
+from toolkit.models.asr import AsrModel
+from toolkit.text.tokenizer import Tokenizer
+
+
+@dataclass
+class CtcGreedyConfig:
+    """Greedy search of CTC."""
+
+    name: str = "ctc_greedy"
+    """Which search this is."""
+
+
+class CtcGreedyState(NamedTuple):
+    """What is known of an utterance."""
+
+    tokens: tuple[Token, ...]
+    """So far."""
+    score: float
+    """Log-probability of the path."""
+    frame: int
+    """Number of the next frame."""
+
+
+class CtcGreedy(IncrementalSearch):
+    """The best symbol of each frame.
+
+    Raises:
+        UserError: the model has no CTC head.
+    """
+
+    Config = CtcGreedyConfig
+
+    def __init__(
+        self, config: CtcGreedyConfig, model: AsrModel, tokenizer: Tokenizer, device: torch.device | str
+    ) -> None:
+        self.model = with_ctc(model, config.name)
+
+    def start(self, frame: int = 0) -> CtcGreedyState:
+        """See `IncrementalSearch`."""
+        return CtcGreedyState((), 0.0, frame)
+
+    @torch.no_grad()
+    def extend(
+        self, frames: Tensor, lengths: Tensor, states: Sequence[CtcGreedyState]
+    ) -> list[CtcGreedyState]:
+        """See `IncrementalSearch`."""
+        found = greedy(self.model.ctc_log_probs(frames), lengths)
+        rows = zip(states, found, lengths.tolist(), strict=True)
+        return [
+            CtcGreedyState(_continued(state, best.tokens), state.score + best.score, state.frame + length)
+            for state, (best,), length in rows
+        ]
+
+    def hypotheses(self, state: CtcGreedyState, final: bool = True) -> list[Hypothesis]:
+        """See `IncrementalSearch`."""
+        return [Hypothesis(list(state.tokens), state.score)]
+
+
+def with_ctc(model: AsrModel, search: str) -> AsrModel:
+    """The model; UserError if it has no CTC head."""
+    if model.ctc is None:
+        raise UserError(
+            f"search: found {search!r}, which needs CTC; expected ctc for one of the model's heads"
+        )
+    return model
 
 
 def greedy(log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
@@ -46,6 +117,19 @@ def align(log_probs: Tensor, tokens: list[int]) -> list[Token]:
         raise ValueError(f"{len(tokens)} tokens need {needed} frames, found {len(log_probs)}")
     path, scores = forced_align(log_probs[None].float().cpu(), torch.tensor([tokens]))
     return _tokens(path[0], scores[0])
+
+
+def _continued(state: CtcGreedyState, tokens: list[Token]) -> tuple[Token, ...]:
+    """The tokens of an utterance with those of its next frames; a run may go on over the seam."""
+    new = [Token(t.id, t.start + state.frame, t.end + state.frame, t.score) for t in tokens]
+    if not (new and state.tokens):
+        return (*state.tokens, *new)
+    old, first = state.tokens[-1], new[0]
+    if old.id != first.id or old.end != first.start:
+        return (*state.tokens, *new)
+    total = old.score * (old.end - old.start) + first.score * (first.end - first.start)
+    joined = Token(old.id, old.start, first.end, total / (first.end - old.start))
+    return (*state.tokens[:-1], joined, *new[1:])
 
 
 def _tokens(path: Tensor, scores: Tensor) -> list[Token]:

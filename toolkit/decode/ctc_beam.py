@@ -15,18 +15,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit.decode.ctc import align
+from toolkit.decode.ctc import align, with_ctc
 from toolkit.decode.hypothesis import Hypothesis
 from toolkit.decode.scorer import Scorer, State, select
 from toolkit.decode.words import WordSearch
+from toolkit.models.asr import AsrModel
+from toolkit.text.tokenizer import Tokenizer
 
 NEVER = float("-inf")
 
 
 @dataclass
-class PrefixSearchConfig:
-    """How wide the search is."""
+class CtcBeamConfig:
+    """Prefix beam search of CTC."""
 
+    name: str = "ctc_beam"
+    """Which search this is."""
     beam: int = 8
     """Prefixes kept for each utterance."""
     nbest: int = 1
@@ -78,10 +82,32 @@ class Step(NamedTuple):
     """The word that ended with it, 0 for none."""
 
 
+class CtcBeam:
+    """Keeps the K likeliest sequences of tokens.
+
+    Raises:
+        UserError: the model has no CTC head.
+    """
+
+    Config = CtcBeamConfig
+
+    def __init__(
+        self, config: CtcBeamConfig, model: AsrModel, tokenizer: Tokenizer, device: torch.device | str
+    ) -> None:
+        self.config, self.model = config, with_ctc(model, config.name)
+        self.scorer, self.words = None, None
+
+    @torch.no_grad()
+    def __call__(self, frames: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
+        """(B, T, D) frames of the encoder and (B,) how many are valid, to B n-best lists."""
+        log_probs = self.model.ctc_log_probs(frames)
+        return prefix_search(log_probs, lengths, self.config, self.scorer, self.words)
+
+
 def prefix_search(
     log_probs: Tensor,
     lengths: Tensor,
-    config: PrefixSearchConfig,
+    config: CtcBeamConfig,
     scorer: Scorer | None = None,
     words: WordSearch | None = None,
 ) -> list[list[Hypothesis]]:
@@ -122,7 +148,7 @@ class _Search:
 
     def __init__(
         self,
-        config: PrefixSearchConfig,
+        config: CtcBeamConfig,
         scorer: Scorer | None,
         words: WordSearch | None,
         frames: Tensor,
@@ -273,5 +299,6 @@ def _trace(
             if with_words:
                 ids = ids[: spelled[-1][1] if spelled else 0]
             nbest.append((float(scores[rank]), ids.tolist(), spelled))
-        found.append(nbest)
+        # Probabilities of 0 everywhere: nothing is as good as anything.
+        found.append(nbest or [(NEVER, [], [])])
     return found
