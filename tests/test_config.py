@@ -233,10 +233,13 @@ SECTIONS = {
 
 MASK = "kind prob span other min_spans no_overlap min_space inverse adjust"
 WITHOUT_AUDIO = {"lm": {"speech", "init"}}
+TOKENIZER = "type vocab_size lexicon normalize folder"
 OWN_SECTIONS = {
     ("lm", "data"): "train valid sampler",
     ("lm", "data.sampler"): "max_characters max_length buffer_size num_workers",
     ("lm", "network"): "name dim num_layers dropout tie_weights",
+    ("lm", "tokenizer"): TOKENIZER,
+    ("asr", "tokenizer"): TOKENIZER,
     ("asr", "mask"): MASK,
     ("asr", "channel_mask"): MASK,
     ("ssl", "objective.mask"): MASK,
@@ -302,6 +305,12 @@ IMPOSSIBLE = [
     ("data.sampler.min_seconds=40", "min_seconds 40.0 must be below max_seconds 30.0"),
     ("data.augment.speed=[9]", "data.augment: speed: found"),
     ("tokenizer.vocab_size=1", "vocab_size must be at least 3"),
+    ("tokenizer.type=phone", "type phone, and no other, needs a lexicon, got phone and None"),
+    ("tokenizer.lexicon=lexicon.txt", "type phone, and no other, needs a lexicon, got char and lexicon.txt"),
+    (
+        "tokenizer.normalize=[lowr]",
+        "normalize: found 'lowr', expected steps among nfc, nfkc, lower, upper, tags",
+    ),
     ("mask.prob=2", "mask: prob must be in"),
     ("mask.span=0", "span must be positive"),
     ("head_dropout=1.5", "head_dropout must be in"),

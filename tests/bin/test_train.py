@@ -54,6 +54,7 @@ def test_an_experiment_and_its_model_directory(recipe, tmp_path, capsys):
     assert {path.name for path in (folder / "model").iterdir()} == {
         "config.yaml",
         "model.safetensors",
+        "tokenizer.yaml",
         "tokens.txt",
     }
     assert (folder / "config.yaml").read_text() == (folder / "model" / "config.yaml").read_text()

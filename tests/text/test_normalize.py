@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.text.normalize import ALPHABETS, foreign, normalize
+from toolkit.text.normalize import ALPHABETS, STEPS, Normalizer, foreign, normalize
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,42 @@ def test_alphabets_are_in_normal_form():
     for language, letters in ALPHABETS.items():
         assert len(set(letters)) == len(letters)
         assert all(normalize(f"a{letter}a", language) == f"a{letter}a" for letter in letters)
+
+
+@pytest.mark.parametrize(
+    ("steps", "text", "expected"),
+    [
+        ([], "  As it\tIS ’…", "  As it\tIS ’…"),
+        (["nfc"], "e\u0301  a", "é a"),
+        (["nfkc"], "①ﬁ Ａ", "1fi A"),
+        (["lower"], "ÀB ẞ", "àb ß"),
+        (["upper"], "straße", "STRASSE"),
+        (["tags"], "a <noise> b[laughter]c [[x]", "a b c [ "),
+        (["apostrophes"], "don’t ‘go’", "don't 'go'"),
+        (["punctuation"], "don’t ‘go’, “A-B”!", "don't go A B"),
+        (["yo"], "Ёлка ещё", "Елка еще"),
+        (["no_spaces"], " 今天 天气\u3000好 ", "今天天气好"),
+        (["tags", "punctuation", "upper"], "so -- [um] it’s fine.", "SO IT'S FINE"),
+        (["punctuation", "tags"], "a [um]", "a um"),
+    ],
+)
+def test_steps(steps, text, expected):
+    found = Normalizer(steps)(text)
+    assert found == (" ".join(expected.split()) if steps else expected)
+
+
+def test_every_step_stands_in_the_documentation_of_its_setting():
+    from toolkit import config
+    from toolkit.text.tokenizer import TokenizerConfig
+
+    line = next(
+        line for line in config.describe(TokenizerConfig()).splitlines() if line.startswith("normalize")
+    )
+    assert all(step in line for step in STEPS)
+
+
+def test_a_step_that_does_not_exist():
+    with pytest.raises(
+        ValueError, match="normalize: found 'lowercase', expected steps among nfc, nfkc, lower"
+    ):
+        Normalizer(["nfc", "lowercase"])

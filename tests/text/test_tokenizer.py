@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from toolkit.errors import UserError
 from toolkit.text.tokenizer import (
     CharTokenizer,
+    PhoneTokenizer,
     SentencePieceTokenizer,
     TokenizerConfig,
     learn_tokenizer,
@@ -48,6 +49,69 @@ def test_files(tokenizer, tmp_path):
     loaded = load_tokenizer(tmp_path)
     assert type(loaded) is type(tokenizer) and loaded.tokens == tokenizer.tokens
     assert loaded.encode("the mat") == tokenizer.encode("the mat")
+    # Other programs leave no tokenizer.yaml.
+    (tmp_path / "tokenizer.yaml").unlink()
+    assert type(load_tokenizer(tmp_path)) is type(tokenizer)
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_normalisation_is_learned_with_and_kept(kind, tmp_path):
+    config = TokenizerConfig(kind, 25, normalize=["punctuation", "upper"])
+    learned = learn_tokenizer(["The cat, sat.", "ON the MAT!"] * 5, config)
+    learned.save(tmp_path)
+    for tokenizer in (learned, load_tokenizer(tmp_path)):
+        assert not {*"".join(tokenizer.tokens[2:])} & {*"abcdefghijklmnopqrstuvwxyz,.!"}
+        ids = tokenizer.encode("“the cat”")
+        assert ids == tokenizer.encode("THE CAT") and tokenizer.decode(ids) == "THE CAT"
+        assert tokenizer.normalize("a, b") == "A B"
+
+
+def test_a_tokenizer_is_taken_over_from_a_folder(tmp_path):
+    learn_tokenizer(TEXTS, TokenizerConfig("bpe", 40, normalize=["lower"])).save(tmp_path)
+    found = learn_tokenizer(iter(()), TokenizerConfig(folder=str(tmp_path)))
+    assert isinstance(found, SentencePieceTokenizer) and len(found.tokens) == 40
+    assert found.normalize.steps == ["lower"]
+
+
+LEXICON = "CAT K AE T\nCAT K AH T\n\nA AH\nSAT S AE T\n"
+
+
+@pytest.fixture
+def lexicon(tmp_path):
+    path = tmp_path / "lexicon.txt"
+    path.write_text(LEXICON)
+    return TokenizerConfig("phone", lexicon=str(path), normalize=["upper"])
+
+
+def test_phones(lexicon, tmp_path):
+    learned = learn_tokenizer(["a cat", "dog"], lexicon)
+    learned.save(tmp_path / "model")
+    for tokenizer in (learned, load_tokenizer(tmp_path / "model")):
+        assert isinstance(tokenizer, PhoneTokenizer)
+        assert tokenizer.tokens == ["<blk>", "<unk>", "AE", "AH", "K", "S", "T"]
+        assert tokenizer.encode("a cat dog") == [3, 4, 2, 6, 1] and tokenizer.encode(" ") == []
+        assert tokenizer.decode([0, 3, 1, 4]) == "AH K"
+        assert tokenizer.lexicon.pronunciations["CAT"] == [("K", "AE", "T"), ("K", "AH", "T")]
+    (tmp_path / "model" / "lexicon.txt").write_text("CAT K EH T\n")
+    with pytest.raises(UserError, match="lexicon.txt:1: found 'EH', which is no token of the model"):
+        load_tokenizer(tmp_path / "model")
+
+
+@pytest.mark.parametrize("word", ["<UNK>", "<unk>", "<SPOKEN_NOISE>"])
+def test_unknown_words_are_pronounced_as_the_lexicon_says(lexicon, word):
+    with open(lexicon.lexicon, "a") as file:
+        file.write(f"{word} SPN\n")
+    tokenizer = learn_tokenizer(["cat"], lexicon)
+    assert tokenizer.decode(tokenizer.encode("dog a")) == "SPN AH"
+
+
+def test_words_that_the_lexicon_lacks(lexicon):
+    with pytest.raises(
+        UserError, match="lexicon.txt: found no word of the training transcripts, such as 'DOG', 'ÖL'"
+    ):
+        learn_tokenizer(["dog öl", "dog"], lexicon)
+    with pytest.raises(UserError, match="data.train: found no text"):
+        learn_tokenizer(["  "], lexicon)
 
 
 @given(st.lists(st.text(max_size=20), min_size=1))
@@ -124,6 +188,18 @@ def test_no_text(kind):
         ("tokens.txt", "<blk> 0\n 1\n", "tokens.txt:2: found ' 1'"),
         ("tokenizer.model", "", "tokenizer.model: empty or damaged, expected a sentencepiece model"),
         ("tokenizer.model", "what is this?", "tokenizer.model: empty or damaged"),
+        (
+            "tokenizer.yaml",
+            "type: sentencepiece",
+            "tokenizer.model: no such file, expected a sentencepiece model",
+        ),
+        ("tokenizer.yaml", "type: chars", "tokenizer.yaml: type: found 'chars', expected one of 'char', "),
+        (
+            "tokenizer.yaml",
+            "type: char\nnormalize: [low]",
+            "tokenizer.yaml: top level: normalize: found 'low'",
+        ),
+        ("tokenizer.yaml", "normalize: []", "tokenizer.yaml: type is missing"),
     ],
 )
 def test_damaged_files(tmp_path, name, content, message):

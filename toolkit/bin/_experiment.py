@@ -11,7 +11,7 @@ from toolkit.train.distributed import LOCK
 # never removed: it may be the very file that --config names.
 WRITTEN = (
     *(f"model/{name}" for name in ("model.safetensors", "config.yaml", "tokens.txt", "tokenizer.model")),
-    "model/speakers.txt",
+    *(f"model/{name}" for name in ("tokenizer.yaml", "lexicon.txt", "speakers.txt")),
     "model/.*.tmp",
     "checkpoints/step-*.safetensors",
     "checkpoints/.step-*.tmp",
