@@ -15,7 +15,9 @@ PREDICTORS = ["stateless", "lstm", "transformer"]
 
 
 def search_of(model, scorer=None, **settings):
-    return ModifiedBeam(ModifiedBeamConfig(**settings), model, None, "cpu", scorer)
+    search = ModifiedBeam(ModifiedBeamConfig(**settings), model, None, "cpu")
+    search.scorer = scorer
+    return search
 
 
 @torch.no_grad()

@@ -8,17 +8,18 @@ Dimensions: B utterances, T frames, D encoder width, J joiner width, V symbols, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from toolkit.decode.fusion import FusionConfig, build_scorer
 from toolkit.decode.greedy import transducer_of
 from toolkit.decode.hypothesis import Hypothesis, Token
 from toolkit.decode.incremental import IncrementalSearch, join, put, split
-from toolkit.decode.scorer import Scorer, State, select
+from toolkit.decode.scorer import State, select
 from toolkit.models.asr import AsrModel
 from toolkit.text.tokenizer import Tokenizer
 
@@ -45,6 +46,8 @@ class ModifiedBeamConfig:
     """Added to the score for each symbol."""
     internal_lm_scale: float = 0.0
     """How much of what the predictor alone says of the next symbol is taken away (ILME, arXiv 2011.01991)."""
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    """Language models and phrases."""
 
     def __post_init__(self) -> None:
         if self.beam < 1 or not 1 <= self.nbest <= self.beam:
@@ -97,24 +100,17 @@ class Move(NamedTuple):
 class ModifiedBeam(IncrementalSearch):
     """Keeps the K likeliest sequences of symbols; a beam of one is greedy search with one symbol a frame.
 
-    Args:
-        scorer: what is added to the score of each next symbol.
-
     Raises:
-        UserError: the model has no transducer.
+        UserError: the model has no transducer, or what is to be fused in is missing or damaged.
     """
 
     Config = ModifiedBeamConfig
 
     def __init__(
-        self,
-        config: ModifiedBeamConfig,
-        model: AsrModel,
-        tokenizer: Tokenizer,
-        device: torch.device | str,
-        scorer: Scorer | None = None,
+        self, config: ModifiedBeamConfig, model: AsrModel, tokenizer: Tokenizer, device: torch.device | str
     ) -> None:
-        self.config, self.scorer, self.device = config, scorer, torch.device(device)
+        self.config, self.device = config, torch.device(device)
+        self.scorer = build_scorer(config.fusion, tokenizer, device)
         self.transducer = transducer_of(model, config.name)
         self.slots = torch.arange(config.beam, device=self.device)
 
@@ -168,8 +164,11 @@ class ModifiedBeam(IncrementalSearch):
         if final and self.scorer:
             scores = scores + self.scorer.final(state.fused[1:])
         best, order = scores.topk(self.config.nbest)
-        pairs = zip(best.tolist(), order.tolist(), strict=True)
-        return [Hypothesis(list(state.histories[place]), score) for score, place in pairs if score > NEVER]
+        found = [
+            Hypothesis(list(state.histories[place]), score)
+            for score, place in zip(best.tolist(), order.tolist(), strict=True)
+        ]
+        return [hypothesis for rank, hypothesis in enumerate(found) if not rank or hypothesis.score > NEVER]
 
     def _step(
         self, beam: Beam, encoded: Tensor, output: Tensor, fused: State, ended: Tensor | None

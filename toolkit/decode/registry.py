@@ -6,7 +6,9 @@ from torch import Tensor
 
 from toolkit.decode.ctc import CtcGreedy
 from toolkit.decode.ctc_beam import CtcBeam
+from toolkit.decode.greedy import Greedy
 from toolkit.decode.hypothesis import Hypothesis
+from toolkit.decode.modified_beam import ModifiedBeam
 
 
 class Search(Protocol):
@@ -22,4 +24,6 @@ class Search(Protocol):
 SEARCHES = {
     "ctc_greedy": CtcGreedy,
     "ctc_beam": CtcBeam,
+    "greedy": Greedy,
+    "modified_beam": ModifiedBeam,
 }
