@@ -5,7 +5,7 @@ import torch
 from toolkit.models.zipformer.config import ZipformerConfig
 from toolkit.models.zipformer.encoder import ZipformerEncoder
 
-FEATURES = {"conv2d": 20, "linear": 12, "none": 16}
+FEATURES = {"conv2d": 20, "stack": 10, "linear": 12, "none": 16}
 
 
 def make_config(**changes):

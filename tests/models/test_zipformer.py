@@ -13,7 +13,7 @@ from toolkit.models.zipformer.config import ZipformerConfig
 from toolkit.models.zipformer.encoder import ZipformerEncoder
 from toolkit.nn.scheduled import Clocked
 
-EMBEDS = ["conv2d", "linear", "none"]
+EMBEDS = list(FEATURES)
 
 
 def features(embed, lengths, seed=0):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.models.small_zipformer import make_encoder
+from tests.models.small_zipformer import FEATURES, make_encoder
 from toolkit.errors import UserError
 from toolkit.models.zipformer.streaming import ZipformerStream
 
@@ -20,13 +20,12 @@ def run(encoder, features, lengths, **sizes):
 
 
 @pytest.mark.parametrize(("chunk_size", "left_context"), [(8, 16), (16, 16), (8, 64)])
-@pytest.mark.parametrize("embed", ["conv2d", "linear", "none"])
+@pytest.mark.parametrize("embed", FEATURES)
 def test_chunk_by_chunk_equals_the_whole(embed, chunk_size, left_context):
     encoder = make_encoder(embed=embed, causal=True, chunk_size=chunk_size, left_context=left_context)
-    width = {"conv2d": 20, "linear": 12, "none": 16}[embed]
     lengths = torch.tensor([171, 128, 60, 24, 9, 4])
     torch.manual_seed(1)
-    features = torch.randn(len(lengths), int(lengths.max()), width)
+    features = torch.randn(len(lengths), int(lengths.max()), FEATURES[embed])
     with torch.no_grad():
         whole = encoder.encode(*encoder.embed(features, lengths))
         found, state = run(encoder, features, lengths)

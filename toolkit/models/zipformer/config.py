@@ -41,9 +41,12 @@ class ZipformerConfig:
 
     name: str = "zipformer"
     """Which encoder this is."""
-    embed: Literal["conv2d", "linear", "none"] = "conv2d"
+    embed: Literal["conv2d", "stack", "linear", "none"] = "conv2d"
     """What stands before the stacks: convolutions that halve the frame rate, for filter banks; a norm and a linear
-    layer, for a front end that learns; or nothing, for features that are as wide as the first stack."""
+    layer over some frames at a time, for filter banks where time is short; the same over each frame, for a front end
+    that learns; or nothing, for features that are as wide as the first stack."""
+    stacked_frames: int = 4
+    """Feature frames that "stack" makes one of."""
     downsampling: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 4, 2])
     """Frames that a stack takes for one."""
     num_layers: list[int] = field(default_factory=lambda: [2, 2, 3, 4, 3, 2])
@@ -96,8 +99,9 @@ class ZipformerConfig:
         for name in ("downsampling", *PER_STACK):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.output_downsampling < 1:
-            raise ValueError(f"output_downsampling must be at least 1, got {self.output_downsampling}")
+        for name in ("output_downsampling", "stacked_frames"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if any(size % 2 == 0 for size in self.kernel_sizes):
             raise ValueError(f"kernel_sizes must be odd, got {self.kernel_sizes}")
         if self.pos_dim < 2 or self.pos_dim % 2:
@@ -142,6 +146,11 @@ class ZipformerConfig:
         lists = [getattr(self, name) for name in PER_STACK]
         full = [numbers * count if len(numbers) == 1 else numbers for numbers in lists]
         return [StackSizes(*numbers) for numbers in zip(*full, self.downsampling, strict=True)]
+
+    @property
+    def embed_downsampling(self) -> int:
+        """Feature frames to one of the first stack."""
+        return {"conv2d": 2, "stack": self.stacked_frames}.get(self.embed, 1)
 
     @property
     def unit(self) -> int:

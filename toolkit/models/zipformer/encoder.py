@@ -31,8 +31,8 @@ CHANNEL_DROP = 0.125
 class ZipformerEncoder(nn.Module, Clocked):
     """What turns features into the first stack's frames, and the stacks.
 
-    The latents are what `embed` gives: frames after the convolutions ("conv2d"), normalised features ("linear"), or
-    the features themselves ("none"). A mask hides frames of width D0, after dropout.
+    The latents are what `embed` gives: frames after the convolutions ("conv2d"), normalised features ("linear"; of
+    several frames, "stack"), or the features themselves ("none"). A mask hides frames of width D0, after dropout.
 
     The stacks are not compiled: chance decides in every layer what is done, and each combination would be a program of
     its own. Besides, PyTorch 2.11's compiler takes the gradient of an autograd function to be zero if it returns a
@@ -48,13 +48,15 @@ class ZipformerEncoder(nn.Module, Clocked):
         if config.embed == "none" and num_features != first:
             raise UserError(f"embed: none needs features of width {first} as dims says, got {num_features}")
         self.dim = max(sizes.dim for sizes in config.stacks)
-        self.latent_dim = num_features if config.embed == "linear" else first
+        joined = num_features * (config.stacked_frames if config.embed == "stack" else 1)
+        linear = config.embed in ("stack", "linear")
+        self.latent_dim = joined if linear else first
         self.num_layers = len(config.downsampling)
-        self.subsampling = config.output_downsampling * (2 if config.embed == "conv2d" else 1)
+        self.subsampling = config.output_downsampling * config.embed_downsampling
         self.dropout = Scheduled((0, config.dropout[0]), (20000, config.dropout[1]))
         self.subsample = Conv2dSubsampling(num_features, first) if config.embed == "conv2d" else None
-        self.embed_norm = nn.LayerNorm(num_features) if config.embed == "linear" else None
-        self.project = nn.Linear(num_features, first) if config.embed == "linear" else None
+        self.embed_norm = nn.LayerNorm(joined) if linear else None
+        self.project = nn.Linear(joined, first) if linear else None
         self.mask_embedding = nn.Parameter(torch.empty(first).uniform_())
         step = WARM_UP / (self.num_layers + 1)
         self.stacks = nn.ModuleList(
@@ -71,6 +73,10 @@ class ZipformerEncoder(nn.Module, Clocked):
         """(B, T'', F) features and (B,) lengths to latents (B, T', E) and theirs."""
         if self.subsample is not None:
             return self.subsample(x, lengths)
+        if self.config.embed == "stack":
+            x = x.masked_fill(~valid_mask(lengths, x.shape[1])[:, :, None], 0.0)
+            x = functional.pad(x, (0, 0, 0, -x.shape[1] % self.config.stacked_frames))
+            x, lengths = x.view(len(x), -1, self.latent_dim), self.latent_lengths(lengths)
         return (x if self.embed_norm is None else self.embed_norm(x)), lengths
 
     @torch.compiler.disable
@@ -106,7 +112,10 @@ class ZipformerEncoder(nn.Module, Clocked):
 
     def latent_lengths(self, lengths: int | Tensor) -> int | Tensor:
         """Frames of the stacks for a number of feature frames, or for each of (B,) int64."""
-        return convolved_lengths(lengths) if self.subsample is not None else lengths
+        if self.subsample is not None:
+            return convolved_lengths(lengths)
+        factor = self.config.embed_downsampling
+        return (lengths + factor - 1) // factor
 
     def output_lengths(self, lengths: int | Tensor) -> int | Tensor:
         """Output frames for a number of feature frames, or for each of (B,) int64."""

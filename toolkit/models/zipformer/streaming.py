@@ -70,9 +70,8 @@ class ZipformerStream:
             raise UserError(
                 f"left_context: found {self.left}, expected a multiple of chunk_size {self.chunk} for streaming"
             )
-        convolved = encoder.subsample is not None
-        self.step = 2 * self.chunk if convolved else self.chunk
-        self.window = self.step + (LOOK_AHEAD if convolved else 0)
+        self.step = config.embed_downsampling * self.chunk
+        self.window = self.step + (LOOK_AHEAD if encoder.subsample is not None else 0)
 
     def initial_state(self, batch: int, device: torch.device | str = "cpu") -> StreamState:
         """The state before the first chunk, all zeros."""
@@ -123,7 +122,7 @@ class ZipformerStream:
             lengths = torch.where(state.processed > 0, rest, convolved_lengths(lengths))
             x, embed = encoder.subsample.stream(features, lengths, state.embed)
         else:
-            x, embed = encoder.embed(features, lengths)[0], None
+            (x, lengths), embed = encoder.embed(features, lengths), None
             x = x if encoder.project is None else encoder.project(x)
         lengths = lengths.clamp(max=self.chunk)
         x = x * valid_mask(lengths, self.chunk)[:, :, None]
