@@ -57,14 +57,16 @@ class FbankFrontend(nn.Module):
         """(B, S) samples and (B,) lengths to (B, T, F) float32 features and (B,) lengths."""
         with torch.no_grad():
             features, frames = self.fbank(waveforms, lengths)
-            if not self.normalize:
-                return features, frames
-            valid = valid_mask(frames, features.shape[1])[:, :, None]
-            count = (frames * self.dim).clamp(min=1)[:, None, None]
-            mean = (features * valid).sum((1, 2), keepdim=True) / count
-            centred = (features - mean) * valid
-            deviation = (centred.square().sum((1, 2), keepdim=True) / count).sqrt()
-            return centred / deviation.clamp(min=1e-3), frames
+            return self.normalized(features, frames) if self.normalize else features, frames
+
+    def normalized(self, features: Tensor, frames: Tensor) -> Tensor:
+        """(B, T, F) filter bank energies, (B,) of whose frames are valid, shifted and scaled; 0 past those."""
+        valid = valid_mask(frames, features.shape[1])[:, :, None]
+        count = (frames * self.dim).clamp(min=1)[:, None, None]
+        mean = (features * valid).sum((1, 2), keepdim=True) / count
+        centred = (features - mean) * valid
+        deviation = (centred.square().sum((1, 2), keepdim=True) / count).sqrt()
+        return centred / deviation.clamp(min=1e-3)
 
     def output_lengths(self, lengths: int | Tensor) -> int | Tensor:
         """Feature frames for a number of samples, or for each of (B,) int64."""

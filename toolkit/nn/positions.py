@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, gelu, layer_norm
 
-from toolkit.nn.eager import eager_on_cpu
+from toolkit.nn.eager import eager_on_cpu, recorded
 from toolkit.nn.fourier import fourier_convolve
 
 WIDE = 64
@@ -52,7 +52,7 @@ class StackedConvPositions(nn.Module):
             if valid is not None:
                 x = x.masked_fill(~valid[:, :, None], 0.0)
             x = convolve(x, conv.weight, conv.bias, conv.groups)
-            x = gelu(layer_norm(x, x.shape[2:]))
+            x = gelu(layer_norm(x, (conv.out_channels,)))
         return x
 
 
@@ -85,8 +85,8 @@ class RelativeBias(nn.Module):
         weight = self.embedding.weight
         distances = torch.arange(1 - frames, frames, device=weight.device)
         table = self.embedding(self.bucket(distances)).t()
-        if torch.compiler.is_compiling():
-            # Windows would be compiled for one number of frames.
+        if recorded():
+            # Windows would be recorded for one number of frames.
             index = distances[frames - 1 :]
             return table[:, index - index[:, None] + frames - 1]
         # Row i of the windows holds distances i - T + 1 to i: that of query T - 1 - i.

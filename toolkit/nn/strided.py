@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn.functional import gelu, linear
 
+from toolkit.nn.eager import exporting, recorded
 from toolkit.nn.masks import valid_mask
 
 
@@ -33,8 +34,8 @@ class StridedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, I) to (B, N, O), N = (T - K) // stride + 1."""
-        if torch.compiler.is_compiling():
-            return self._compiled(x)
+        if recorded():
+            return self._recorded(x)
         # In half precision under autocast, which does not reach inside the function below.
         dtype = (
             torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
@@ -42,17 +43,13 @@ class StridedConv(nn.Module):
         bias = None if self.bias is None else self.bias.to(dtype)
         return ConvOfGelu.apply(x.to(dtype).contiguous(), self.weight.to(dtype), bias, self.stride)
 
-    def _compiled(self, x: Tensor) -> Tensor:
+    def _recorded(self, x: Tensor) -> Tensor:
         """The same without `ConvOfGelu`: a compiler decides by itself what is computed again.
 
         One product of whole windows, which are written as the activation is.
         """
-        kernel_size, activated = self.weight.shape[2], gelu(x)
-        last = x.shape[1] - kernel_size
-        windows = torch.cat(
-            [activated[:, tap : last + tap + 1 : self.stride] for tap in range(kernel_size)], dim=2
-        )
-        return linear(windows, self.weight.transpose(1, 2).flatten(1), self.bias)
+        taps = shifts(gelu(x), self.weight.shape[2], self.stride)
+        return linear(torch.cat(taps, dim=2), self.weight.transpose(1, 2).flatten(1), self.bias)
 
 
 class ConvOfGelu(torch.autograd.Function):
@@ -103,6 +100,12 @@ class ConvOfGelu(torch.autograd.Function):
         return grad_x, grad_weight, grad_bias, None
 
 
+def shifts(x: Tensor, kernel_size: int, stride: int) -> list[Tensor]:
+    """What each of K taps sees of (B, T, ...), as (B, N, ...) each."""
+    last = x.shape[1] - kernel_size
+    return [x[:, tap : last + tap + 1 : stride] for tap in range(kernel_size)]
+
+
 def pieces(x: Tensor, weight: Tensor, stride: int, frames: int) -> list[tuple[Tensor, Tensor]]:
     """Cuts windows into pieces of `stride` taps (the last may be shorter).
 
@@ -143,7 +146,11 @@ class FirstConv(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """(B, S) samples and (B,) valid output frames to (B, N, O)."""
-        windows = waveforms.unfold(1, self.weight.shape[2], self.stride)
+        kernel_size = self.weight.shape[2]
+        if exporting():
+            windows = torch.stack(shifts(waveforms, kernel_size, self.stride), dim=2)
+        else:
+            windows = waveforms.unfold(1, kernel_size, self.stride)
         if self.norm is None:
             return linear(windows, self.weight[:, 0], self.bias)
         scale, shift = self.fold(windows, lengths)
@@ -161,7 +168,7 @@ class FirstConv(nn.Module):
         valid = valid_mask(lengths, windows.shape[1])[:, :, None]
         count = lengths.clamp(min=1)[:, None, None]
         # In double precision: a filter that removes most of a signal leaves a small difference of large numbers.
-        windows, weight = windows.double(), self.weight[:, 0].double().expand(len(windows), -1, -1)
+        windows, weight = windows.double(), self.weight[:, 0].double().expand(windows.shape[0], -1, -1)
         mean = (windows * valid).sum(1, keepdim=True) / count
         centred = (windows - mean) * valid
         with torch.autocast(windows.device.type, enabled=False):

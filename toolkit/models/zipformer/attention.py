@@ -61,7 +61,7 @@ class AttentionWeights(nn.Module, Clocked):
     def _share(self, query: Tensor, key: Tensor, position: Tensor, context: Context) -> SharedAttention:
         query, key, position = (split_heads(part, self.num_heads) for part in (query, key, position))
         positions = context.positions.to(self.project_positions.weight.dtype)
-        encoded = split_heads(self.project_positions(positions)[None], self.num_heads)[0].mT
+        encoded = split_heads(self.project_positions(positions)[None], self.num_heads)[0].transpose(1, 2)
         if self.training and happens(self.now(self.skip_positions)):
             # Nothing is added, but the projection stays part of the graph: every rank has to have every gradient.
             encoded = encoded * 0.0
@@ -70,7 +70,7 @@ class AttentionWeights(nn.Module, Clocked):
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(B, T, H * C) to (B, H, T, C)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
 
 
 class SelfAttention(nn.Module):

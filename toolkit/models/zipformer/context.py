@@ -66,8 +66,7 @@ def relative_positions(sources: int, targets: int, dim: int, device: torch.devic
     squeezed = width * offset.sign() * torch.log1p(offset.abs() / width)
     angle = (squeezed * (2 * math.pi / dim)).atan() * torch.arange(1, dim // 2 + 1, device=device)
     encoding = torch.stack([angle.cos(), angle.sin()], dim=2).flatten(1)
-    encoding[:, -1] = 1.0
-    return encoding
+    return torch.nn.functional.pad(encoding[:, :-1], (0, 1), value=1.0)
 
 
 def hidden_frames(frames: int, chunk: int, left_chunks: int, device: torch.device) -> Tensor:

@@ -41,8 +41,8 @@ class ConvolutionModule(nn.Module):
 
     def stream(self, x: Tensor, context: Context, cached: Tensor) -> tuple[Tensor, Tensor]:
         """`forward` for a chunk and the L frames before it, (B, D, L), of what the convolution sees."""
-        gated = torch.cat([cached.mT, self._gate(x, context)], dim=1)
-        kept = gated[:, gated.shape[1] - cached.shape[2] :].mT
+        gated = torch.cat([cached.transpose(1, 2), self._gate(x, context)], dim=1)
+        kept = gated[:, gated.shape[1] - cached.shape[2] :].transpose(1, 2)
         return self.out(self.depthwise.stream(gated, context)), kept
 
     def _gate(self, x: Tensor, context: Context) -> Tensor:

@@ -17,6 +17,7 @@ from toolkit.models.zipformer.attention import (
 from toolkit.models.zipformer.config import StackSizes
 from toolkit.models.zipformer.context import Context
 from toolkit.models.zipformer.convolution import ConvolutionModule
+from toolkit.nn.adapter import AdapterSlot
 from toolkit.nn.biasnorm import BiasNorm
 from toolkit.nn.scheduled import Clocked, Scheduled
 from toolkit.nn.shaping import Balancer, Whiten, limit
@@ -123,6 +124,7 @@ class ZipformerLayer(nn.Module, Clocked):
         self.middle_bypass = Bypass(dim)
         self.bypass = Bypass(dim, skip)
         self.norm = BiasNorm(dim)
+        self.adapter = AdapterSlot(dim)
 
         self.balancer_nonlin = Balancer(0.3, 0.7, Scheduled((0, 0.004), (4000, 0.02)), prob=0.05)
         self.balancer2 = Balancer(0.3, 0.7, Scheduled((0, 0.0), (4000, 0.1)), 2.0, prob=0.05)
@@ -148,7 +150,7 @@ class ZipformerLayer(nn.Module, Clocked):
         x = add(x, self.attention2(x, weights), keep)
         x = add(x, self.convolution2(x, context), self._keep(x, self.skip_convolution))
         x = add(x, self.balancer3(self.feed_forward3(x)), self._keep(x, self.skip_feed_forward))
-        x = self.norm(self.balancer_norm(x))
+        x = self.adapter(self.norm(self.balancer_norm(x)))
         return self.whiten(self.balancer(self.bypass(before, x, context.keep)))
 
     def stream(self, x: Tensor, context: Context, state: LayerState) -> tuple[Tensor, LayerState]:
@@ -167,7 +169,7 @@ class ZipformerLayer(nn.Module, Clocked):
         x = x + change
         change, convolution2 = self.convolution2.stream(x, context, state.convolution2)
         x = x + change
-        x = self.bypass(before, self.norm(x + self.feed_forward3(x)))
+        x = self.bypass(before, self.adapter(self.norm(x + self.feed_forward3(x))))
         return x, LayerState(key, nonlin_attention, value1, value2, convolution1, convolution2)
 
     def _keep(self, x: Tensor, rate: Scheduled) -> Tensor | None:

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from toolkit.models.zipformer.context import HIDDEN, Context
+from toolkit.nn.eager import exporting
 
 BOUND = 25.0
 """Greater scores are penalised."""
@@ -53,10 +55,16 @@ class SharedAttention:
         self.uses: dict[int, Use] = {}
         self._users = 0
         arguments = query, key, position, encoded
-        self._link, self.weights = _Weights.apply(*arguments, context, penalise, self.uses)
+        self._link: Tensor | None = None
+        if exporting():
+            self.weights = _plain_weights(*arguments, context)
+        else:
+            self._link, self.weights = _Weights.apply(*arguments, context, penalise, self.uses)
 
     def average(self, values: Tensor) -> Tensor:
         """Values (B, h, S, V), of all heads or of the first alone, to (B, h, T, V)."""
+        if self._link is None:
+            return self.weights[:, : values.shape[1]] @ values
         self._users += 1
         return _Average.apply(self._link, self.weights, values, self.uses, self._users)
 
@@ -135,6 +143,22 @@ class _Average(torch.autograd.Function):
         ctx.uses[ctx.user] = Use(grad.float(), values.float())
         values_grad = weights[:, : values.shape[1]].mT @ grad.to(weights.dtype)
         return grad.new_zeros(()), None, values_grad.to(values.dtype), None, None
+
+
+def _plain_weights(query: Tensor, key: Tensor, position: Tensor, encoded: Tensor, context: Context) -> Tensor:
+    """The weights by operations that other programs have, for any number of utterances and frames."""
+    batch, heads, targets, _ = query.shape
+    offsets = encoded.shape[2]
+    # With a further column a row is one longer than from one target's first source to the next one's.
+    by_offset = functional.pad(position @ encoded, (0, 1)).reshape(batch, heads, targets * (offsets + 1))
+    by_offset = by_offset[:, :, targets - 1 :][:, :, : targets * offsets]
+    scores = (
+        query @ key.transpose(2, 3) + by_offset.reshape(batch, heads, targets, offsets)[..., : key.shape[2]]
+    )
+    scores = scores + torch.where(context.visible, 0.0, HIDDEN)[:, None, None]
+    if context.hidden is not None:
+        scores = scores + torch.where(context.hidden, HIDDEN, 0.0)
+    return scores.softmax(-1)
 
 
 def shifted(x: Tensor, sources: int) -> Tensor:

@@ -43,7 +43,7 @@ class Downsample(nn.Module):
         full = torch.where(last, rest.repeat(groups), weights.repeat(groups))
         full = full * valid_mask(lengths, x.shape[1])
         grouped = full.view(-1, 1, self.factor).to(x.dtype) @ x.reshape(-1, self.factor, x.shape[2])
-        return grouped.view(len(x), -1, x.shape[2])
+        return grouped.view(x.shape[0], -1, x.shape[2])
 
 
 class Stack(nn.Module):
@@ -105,5 +105,5 @@ class Stack(nn.Module):
     def _combined(self, before: Tensor, x: Tensor) -> Tensor:
         if self.combine is None:
             return x
-        grouped = before.unflatten(1, (-1, self.factor))
+        grouped = before.view(before.shape[0], -1, self.factor, before.shape[2])
         return self.combine(grouped, x[:, :, None]).flatten(1, 2)
