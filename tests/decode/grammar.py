@@ -3,6 +3,8 @@
 import itertools
 import math
 
+from toolkit.decode.vocabulary import Vocabulary
+
 ARPA = """\\data\\
 ngram 1=6
 ngram 2=5
@@ -77,3 +79,9 @@ def texts(most_tokens, spellings=SPELLINGS):
             tokens = tuple(token for _, spelling in entries for token in spelling)
             if len(tokens) <= most_tokens:
                 yield tuple(word for word, _ in entries), tokens
+
+
+def vocabulary(spellings=SPELLINGS, space=None):
+    """The words as searches take them."""
+    words = list(dict.fromkeys(["", *(word for word, _ in spellings)]))
+    return Vocabulary(words, [(words.index(word), tokens) for word, tokens in spellings], space)

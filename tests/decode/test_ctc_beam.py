@@ -7,11 +7,10 @@ from collections import defaultdict
 import pytest
 import torch
 
-from tests.decode.grammar import ARPA, SPELLINGS, text_score, texts
+from tests.decode.grammar import ARPA, SPELLINGS, text_score, texts, vocabulary
 from toolkit.decode.ctc import greedy
 from toolkit.decode.ctc_beam import CtcBeamConfig, prefix_search
-from toolkit.decode.words import WordSearch
-from toolkit.errors import UserError
+from toolkit.decode.words import WordsConfig, WordSearch
 from toolkit.text.arpa import read_arpa
 
 
@@ -205,19 +204,21 @@ def model(tmp_path_factory):
     return read_arpa(path)
 
 
-@pytest.mark.parametrize("settings", [{}, {"look_ahead": False}, {"model": None}])
+@pytest.mark.parametrize("settings", ["look ahead", "blind", "words only"])
 def test_words_of_a_lexicon_are_those_of_an_exhaustive_search(model, settings):
     log_probs = random_log_probs(4, 4, 4, seed=10)
     lengths = torch.tensor([4, 4, 1, 0])
-    words = WordSearch(SPELLINGS, 4, "cpu", **{"model": model, "scale": 0.7, **settings})
+    look_ahead = {"look_ahead": settings != "blind"}
+    used = None if settings == "words only" else model
+    words = WordSearch(vocabulary(), 4, "cpu", used, WordsConfig(scale=0.7, bonus=0.1, **look_ahead))
     config = CtcBeamConfig(beam=250, nbest=12, length_bonus=-0.2)
     for row, found in enumerate(prefix_search(log_probs, lengths, config, words=words)):
         prefixes = all_prefixes(log_probs[row, : lengths[row]])
         scores = {}
         for text, tokens in texts(4):
             if tokens in prefixes:
-                grammar = 0.0 if "model" in settings else 0.7 * text_score(text)
-                scores[text, tokens] = prefixes[tokens] + grammar - 0.2 * len(tokens)
+                grammar = 0.7 * text_score(text) if used else 0.0
+                scores[text, tokens] = prefixes[tokens] + grammar - 0.2 * len(tokens) + 0.1 * len(text)
         expected = ranked(scores)[:12]
         assert [h.score for h in found] == pytest.approx([score for _, score in expected], abs=1e-5)
         for hypothesis in found:
@@ -229,7 +230,7 @@ def test_a_separator_stands_between_words_but_not_before_the_first(model):
     """As in models of characters: symbol 3 is the space."""
     spellings = [(word, (3, *tokens)) for word, tokens in SPELLINGS[:4]]
     log_probs = random_log_probs(2, 5, 4, seed=11)
-    words = WordSearch(spellings, 4, "cpu", model, separator=3)
+    words = WordSearch(vocabulary(spellings, space=3), 4, "cpu", model, WordsConfig(scale=1.0))
     found = prefix_search(log_probs, torch.tensor([5, 5]), CtcBeamConfig(beam=150, nbest=6), words=words)
     for row, nbest in enumerate(found):
         prefixes, scores = all_prefixes(log_probs[row]), {}
@@ -249,7 +250,7 @@ def test_times_of_words():
     path = [0, 1, 2, 2, 0, 3, 0, 1, 1]
     log_probs = torch.full((1, 9, 4), -8.0)
     log_probs[0, range(9), path] = 0.0
-    words = WordSearch([("yes", (1, 2)), ("no", (3, 1))], 4, "cpu")
+    words = WordSearch(vocabulary([("yes", (1, 2)), ("no", (3, 1))]), 4, "cpu")
     search = CtcBeamConfig(beam=4)
     ((best,),) = prefix_search(log_probs.log_softmax(-1), torch.tensor([9]), search, words=words)
     assert [(w.text, w.start, w.end) for w in best.words] == [("yes", 1, 4), ("no", 5, 9)]
@@ -259,17 +260,3 @@ def test_times_of_words():
         log_probs[:, :6].log_softmax(-1), torch.tensor([6]), CtcBeamConfig(beam=1), words=words
     )
     assert [w.text for w in cut.words] == ["yes"] and ids(cut) == (1, 2)
-
-
-@pytest.mark.parametrize(
-    ("spellings", "message"),
-    [
-        ([], "found no words"),
-        ([("A", (3, 1)), ("B", (2,))], "words without"),
-        ([("A", (3,))], "nothing else"),
-        ([("A", (3, 3, 1))], "expected it once before"),
-    ],
-)
-def test_lexicons_that_cannot_be_followed(spellings, message):
-    with pytest.raises(UserError, match=message):
-        WordSearch(spellings, 4, "cpu", separator=3)

@@ -8,7 +8,7 @@ Dimensions: B utterances, T frames, V symbols, K prefixes kept, C tokens tried i
     (in a lexicon: within the word, or to the end of one of the words that are spelled like this), N = B * K.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from toolkit.decode.ctc import align, with_ctc
+from toolkit.decode.fusion import FusionConfig, build_scorer
 from toolkit.decode.hypothesis import Hypothesis
 from toolkit.decode.scorer import Scorer, State, select
-from toolkit.decode.words import WordSearch
+from toolkit.decode.words import WordsConfig, WordSearch, build_words
 from toolkit.models.asr import AsrModel
 from toolkit.text.tokenizer import Tokenizer
 
@@ -43,6 +44,10 @@ class CtcBeamConfig:
     """Frames whose blank is likelier than this count as blank and cost no step; 1 for none."""
     length_bonus: float = 0.0
     """Added to the score for each token."""
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    """What is added to the scores of tokens."""
+    words: WordsConfig = field(default_factory=WordsConfig)
+    """What words the tokens must spell."""
 
     def __post_init__(self) -> None:
         for name in ("beam", "nbest", "token_beam"):
@@ -86,7 +91,7 @@ class CtcBeam:
     """Keeps the K likeliest sequences of tokens.
 
     Raises:
-        UserError: the model has no CTC head.
+        UserError: the model has no CTC head, or something to fuse in or a lexicon is missing or for other tokens.
     """
 
     Config = CtcBeamConfig
@@ -95,7 +100,8 @@ class CtcBeam:
         self, config: CtcBeamConfig, model: AsrModel, tokenizer: Tokenizer, device: torch.device | str
     ) -> None:
         self.config, self.model = config, with_ctc(model, config.name)
-        self.scorer, self.words = None, None
+        self.scorer = build_scorer(config.fusion, tokenizer, device)
+        self.words = build_words(config.words, tokenizer, device)
 
     @torch.no_grad()
     def __call__(self, frames: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
@@ -139,7 +145,9 @@ def prefix_search(
         result.append([])
         for score, ids, spelled in nbest:
             tokens = align(scores[row, : lengths[row]], ids)
-            result[-1].append(Hypothesis(tokens, score, words.timed(tokens, spelled) if words else None))
+            result[-1].append(
+                Hypothesis(tokens, score, words.vocabulary.timed(tokens, spelled) if words else None)
+            )
     return result
 
 

@@ -8,62 +8,72 @@ Dimensions: P spellings, V symbols, S nodes, N hypotheses, C tokens tried, A way
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit.decode.hypothesis import Token, Word
 from toolkit.decode.ngram import NgramScorer
 from toolkit.decode.scorer import State
-from toolkit.errors import UserError
+from toolkit.decode.vocabulary import Vocabulary, load_vocabulary
+from toolkit.text.arpa import read_arpa
 from toolkit.text.backoff import BackoffModel
+from toolkit.text.tokenizer import Tokenizer
 
 NEVER = float("-inf")
+
+
+@dataclass
+class WordsConfig:
+    """Words that a search keeps to; none if neither a lexicon nor an n-gram model is named."""
+
+    lexicon: str | None = None
+    """Words and their tokens, one spelling a line; null for the words of `ngram` as the tokenizer spells them."""
+    ngram: str | None = None
+    """N-gram model over words, an ARPA file."""
+    scale: float = 0.5
+    """Of its log-probabilities."""
+    bonus: float = 0.0
+    """Added to the score for each word."""
+    look_ahead: bool = True
+    """Within a word, count the unigram probability of the likeliest word that can still come of it."""
+
+    def __post_init__(self) -> None:
+        if not self.scale >= 0:
+            raise ValueError(f"scale must not be negative, got {self.scale}")
 
 
 class WordSearch:
     """Follows the words of many hypotheses at once.
 
     Args:
-        spellings: words and their tokens; a word may have several spellings, a spelling several words.
+        vocabulary: the words.
         num_symbols: V.
         device: of the search.
         model: n-grams over the words; words that it does not know even as <unk> are left out.
-        scale: of its log-probabilities.
-        look_ahead: within a word, count the unigram probability of the likeliest word that can still come of it.
-        separator: the token that only stands between words, if there is such a one. Spellings begin with it; the
-            first word of an utterance comes without.
-
-    Raises:
-        UserError: there are no words, or `separator` is given and begins some spellings but not all.
+        config: how words are scored.
     """
 
     def __init__(
         self,
-        spellings: Sequence[tuple[str, Sequence[int]]],
+        vocabulary: Vocabulary,
         num_symbols: int,
         device: torch.device | str,
         model: BackoffModel | None = None,
-        scale: float = 1.0,
-        look_ahead: bool = True,
-        separator: int | None = None,
+        config: WordsConfig | None = None,
     ) -> None:
-        self.num_symbols, self.device, self.scale, self.separator = num_symbols, device, scale, separator
-        # The first stands for no word.
-        self.words = ["", *dict.fromkeys(word for word, _ in spellings)]
-        self.ngram = NgramScorer(model, self.words, device) if model else None
-        known = self.ngram.known.tolist() if self.ngram else [True] * len(self.words)
-        ids = {word: index for index, word in enumerate(self.words)}
-        entries = sorted({(tuple(tokens), ids[word]) for word, tokens in spellings if known[ids[word]]})
-        if not entries:
-            raise UserError("lexicon: found no words, expected some")
-        tree = _Tree([tokens for tokens, _ in entries], num_symbols, separator)
+        self.vocabulary, self.num_symbols, self.device = vocabulary, num_symbols, device
+        self.config = config or WordsConfig()
+        self.ngram = NgramScorer(model, vocabulary.words, device) if model else None
+        known = self.ngram.known.tolist() if self.ngram else [True] * len(vocabulary.words)
+        entries = sorted({(tokens, word) for word, tokens in vocabulary.spellings if known[word]})
+        tree = _Tree([tokens for tokens, _ in entries], num_symbols, vocabulary.separator)
         owners = np.array([word for _, word in entries])
         ahead = np.zeros(tree.size)
-        if self.ngram and look_ahead:
-            ahead = scale * tree.best_below(self._unigrams()[owners])
+        if self.ngram and self.config.look_ahead:
+            ahead = self.config.scale * tree.best_below(self._unigrams()[owners])
         order = np.argsort(tree.ends, kind="stable")
         counts = np.bincount(tree.ends, minlength=tree.size)
         self.most = int(counts.max())
@@ -78,7 +88,7 @@ class WordSearch:
 
     def _unigrams(self) -> np.ndarray:
         """(words,) log-probabilities without context."""
-        everything = torch.arange(len(self.words), device=self.device)[None]
+        everything = torch.arange(len(self.vocabulary.words), device=self.device)[None]
         # The root of the model's tree is the empty context.
         context = (torch.zeros(1, dtype=torch.long, device=self.device),)
         return self.ngram.score_some(context, everything)[0].cpu().numpy()
@@ -106,8 +116,8 @@ class WordSearch:
         exists = (children >= 0)[..., None] & (places < self.counts[children][..., None])
         scores = torch.zeros(words.shape, device=tokens.device)
         if self.ngram:
-            scores = self.scale * self.ngram.score_some(before, words.flatten(1)).view_as(scores)
-        scores = scores.masked_fill(~exists, NEVER)
+            scores = self.config.scale * self.ngram.score_some(before, words.flatten(1)).view_as(scores)
+        scores = (scores + self.config.bonus).masked_fill(~exists, NEVER)
         goes_on = torch.where((children >= 0) & self.open[children], self.ahead[children], NEVER)
         ways = torch.cat([torch.zeros_like(words[..., :1]), words], dim=-1)
         scores = torch.cat([goes_on[..., None], scores], dim=-1)
@@ -128,29 +138,27 @@ class WordSearch:
         complete = (nodes == 0) | (nodes == self.start_node)
         scores = torch.zeros(nodes.shape, device=nodes.device)
         if self.ngram:
-            scores = self.scale * self.ngram.final(before)
+            scores = self.config.scale * self.ngram.final(before)
         return scores.masked_fill(~complete, NEVER)
-
-    def timed(self, tokens: Sequence[Token], spelled: Sequence[tuple[int, int]]) -> list[Word]:
-        """Words with their times.
-
-        Args:
-            tokens: of the hypothesis.
-            spelled: word ids and the number of tokens up to their ends.
-        """
-        words, begin = [], 0
-        for word, end in spelled:
-            own = tokens[begin + (tokens[begin].id == self.separator) : end]
-            score = sum(token.score for token in own) / len(own)
-            words.append(Word(self.words[word], own[0].start, own[-1].end, score))
-            begin = end
-        return words
 
     def _child(self, nodes: Tensor, tokens: Tensor) -> Tensor:
         """Where tokens lead from nodes, -1 for nowhere."""
         keys = nodes * self.num_symbols + tokens
         places = torch.searchsorted(self.keys, keys).clamp(max=len(self.keys) - 1)
         return torch.where(self.keys[places] == keys, self.children[places], -1)
+
+
+def build_words(config: WordsConfig, tokenizer: Tokenizer, device: torch.device | str) -> WordSearch | None:
+    """Reads what is named; None if nothing is.
+
+    Raises:
+        UserError: a file is missing or malformed, or is for other tokens or words.
+    """
+    if config.lexicon is None and config.ngram is None:
+        return None
+    model = read_arpa(config.ngram) if config.ngram is not None else None
+    vocabulary = load_vocabulary(config.lexicon, model, tokenizer)
+    return WordSearch(vocabulary, len(tokenizer.tokens), device, model, config)
 
 
 class _Tree:
@@ -188,11 +196,6 @@ class _Tree:
     def _add_start(self, num_symbols: int, separator: int) -> None:
         arcs = np.flatnonzero(self.parents <= 1)
         tokens = self.keys[arcs] % num_symbols
-        if self.keys[0] != separator or self.levels[1] > 2 or 1 in self.ends or separator in tokens[1:]:
-            raise UserError(
-                "lexicon: found words with the token between words at their beginning and words without, "
-                "or a word that is nothing else; expected it once before the letters of each"
-            )
         self.start, self.size = self.size, self.size + 1
         order = np.argsort(tokens)
         self.keys = np.concatenate([self.keys, self.start * num_symbols + tokens[order]])
