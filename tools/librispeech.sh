@@ -3,6 +3,10 @@
 #   data      folder
 #   given     folder LibriSpeech with its parts, or nothing: then they are downloaded to $data
 #   corpus    ${given:-$data/LibriSpeech}
+# and, where they are used,
+#   musan     folder of MUSAN, or nothing: then it is downloaded to $data
+#   lm_given  folder of the resources for language models, or nothing: then they are downloaded to $data
+#   lm_data   ${lm_given:-$data/lm}
 
 # download_librispeech PART ...: from openslr.org, one archive a part.
 download_librispeech() {
@@ -21,16 +25,54 @@ END
 
 # prepare_librispeech PART ...: the manifests of these parts.
 prepare_librispeech() {
-  local part
+  local part parts=()
   for part in "$@"; do
     [ -d "$corpus/$part" ] || stage_error "$corpus/$part: no such folder, expected a part of LibriSpeech"
-    lhotse prepare librispeech -j 8 -p "$part" "$corpus" "$data/lhotse"
+    parts+=(-p "$part")
   done
+  lhotse prepare librispeech -j 8 "${parts[@]}" "$corpus" "$data/lhotse"
 }
 
 # librispeech_cuts TASK NAME PART ... [--shuffle]: all audio of these parts is decoded; what can be used is in cuts_NAME.
 librispeech_cuts() {
+  local made="$data/made_$2.txt"
+  # A recipe may be run for several models; the audio is looked at once.
+  if [ -f "$data/cuts_$2.jsonl.gz" ] && [ -f "$made" ] && [ "$(cat "$made")" = "$corpus $*" ]; then return; fi
   python "$root/tools/cuts.py" "$data/lhotse" --corpus librispeech --language en --out "$data/all_$2.jsonl.gz" \
     --parts "${@:3}"
   python -m toolkit.bin.prepare validate "$data/all_$2.jsonl.gz" --task "$1" --decode --out "$data/cuts_$2.jsonl.gz"
+  echo "$corpus $*" > "$made"
+}
+
+# download_musan: the noise corpus, to $data, unless $musan names it.
+download_musan() {
+  if [ -n "$musan" ]; then
+    echo "$musan is used as it is."
+    return
+  fi
+  lhotse download musan "$data" || stage_error "MUSAN could not be downloaded to $data; start again to go on, or get it from" \
+    "https://www.openslr.org/17 and name its folder: musan=/path/to/musan (or train without: musan=none)"
+}
+
+# prepare_musan: music, speech and noise in one manifest, cuts_musan.
+prepare_musan() {
+  local part
+  lhotse prepare musan "${musan:-$data/musan}" "$data/lhotse_musan"
+  for part in music speech noise; do
+    lhotse cut simple --force-eager -r "$data/lhotse_musan/musan_recordings_$part.jsonl.gz" \
+      "$data/lhotse_musan/cuts_$part.jsonl.gz"
+  done
+  cat "$data/lhotse_musan/cuts_"{music,speech,noise}.jsonl.gz > "$data/cuts_musan.jsonl.gz"
+}
+
+# download_lm FILE ...: of LibriSpeech's resources for language models, unless $lm_data names their folder.
+download_lm() {
+  local file
+  for file in "$@"; do
+    if [ -z "$lm_given" ]; then
+      fetch "https://www.openslr.org/resources/11/$file" "$lm_data/$file"
+    elif [ ! -f "$lm_data/$file" ]; then
+      stage_error "$lm_data/$file: no such file, expected what https://www.openslr.org/11 has"
+    fi
+  done
 }

@@ -47,7 +47,7 @@ download() { download_librispeech $train_parts $valid_parts; }
 stage prepare "manifests, and a look at all audio" prepare "$root/tools/cuts.py"
 # shellcheck disable=SC2086 # $train_parts and $valid_parts are several words
 prepare() {
-  stage_drop "$data/lhotse"
+  stage_drop "$data/lhotse" "$data/made_"*.txt
   prepare_librispeech $train_parts $valid_parts
   librispeech_cuts ssl train $train_parts
   librispeech_cuts ssl valid $valid_parts
