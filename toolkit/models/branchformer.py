@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.models.layered import LayeredConfig, LayeredEncoder, feed_forward
+from toolkit.nn.adapter import AdapterSlot
 from toolkit.nn.attention import RotaryAttention
 from toolkit.nn.cgmlp import ConvolutionalGating
 from toolkit.nn.convolution import DepthwiseConv
@@ -73,10 +74,11 @@ class BranchformerLayer(nn.Module):
         self.merge = nn.Linear(2 * config.dim, config.dim)
         self.norm = nn.LayerNorm(config.dim)
         self.dropout = Dropout(config.dropout)
+        self.adapter = AdapterSlot(config.dim)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], valid: Tensor | None) -> Tensor:
         """(B, T, D) to (B, T, D); `valid` is (B, T) bool, None if all frames are."""
-        return self.norm(x + self.dropout(self.merge(self.branches(x, rotation, valid))))
+        return self.adapter(self.norm(x + self.dropout(self.merge(self.branches(x, rotation, valid)))))
 
 
 class EBranchformerLayer(nn.Module):
@@ -91,13 +93,14 @@ class EBranchformerLayer(nn.Module):
         self.feed_forward2 = feed_forward(config.dim, config.feed_forward_dim, config.dropout)
         self.norm = nn.LayerNorm(config.dim)
         self.dropout = Dropout(config.dropout)
+        self.adapter = AdapterSlot(config.dim)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], valid: Tensor | None) -> Tensor:
         """(B, T, D) to (B, T, D); `valid` is (B, T) bool, None if all frames are."""
         x = x + 0.5 * self.feed_forward1(x)
         branches = self.branches(x, rotation, valid)
         x = x + self.dropout(self.merge(branches + self.depthwise(branches, valid)))
-        return self.norm(x + 0.5 * self.feed_forward2(x))
+        return self.adapter(self.norm(x + 0.5 * self.feed_forward2(x)))
 
 
 class BranchformerEncoder(LayeredEncoder):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from toolkit.models.layered import LayeredConfig, LayeredEncoder, feed_forward
+from toolkit.nn.adapter import AdapterSlot
 from toolkit.nn.attention import RotaryAttention
 from toolkit.nn.convolution import ConvolutionModule
 from toolkit.nn.dropout import Dropout
@@ -38,13 +39,14 @@ class ConformerLayer(nn.Module):
         self.feed_forward2 = feed_forward(config.dim, config.feed_forward_dim, config.dropout)
         self.norm = nn.LayerNorm(config.dim)
         self.dropout = Dropout(config.dropout)
+        self.adapter = AdapterSlot(config.dim)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], valid: Tensor | None) -> Tensor:
         """(B, T, D) to (B, T, D); `valid` is (B, T) bool, None if all frames are."""
         x = x + 0.5 * self.feed_forward1(x)
         x = x + self.dropout(self.attention(self.attention_norm(x), rotation, valid))
         x = x + self.convolution(self.convolution_norm(x), valid)
-        return self.norm(x + 0.5 * self.feed_forward2(x))
+        return self.adapter(self.norm(x + 0.5 * self.feed_forward2(x)))
 
 
 class ConformerEncoder(LayeredEncoder):

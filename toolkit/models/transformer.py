@@ -12,6 +12,7 @@ from torch.autograd.function import FunctionCtx
 from torch.utils.checkpoint import checkpoint
 
 from toolkit.models.output import EncoderOutput
+from toolkit.nn.adapter import AdapterSlot
 from toolkit.nn.dropout import Dropout
 from toolkit.nn.positions import BiasGate, ConvPositions, RelativeBias, StackedConvPositions
 from toolkit.nn.self_attention import Padding, SelfAttention
@@ -195,14 +196,15 @@ class TransformerLayer(nn.Module):
         )
         self.feed_forward_norm = nn.LayerNorm(config.dim, config.norm_epsilon)
         self.dropout = Dropout(config.dropout)
+        self.adapter = AdapterSlot(config.dim)
 
     def forward(self, x: Tensor, padding: Padding, bias: Tensor | None) -> Tensor:
         """(B, T, D) to (B, T, D); `bias` is (H, T, T), the same for all layers."""
         if self.norm_first:
             x = x + self.dropout(self._attend(self.attention_norm(x), padding, bias))
-            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+            return self.adapter(x + self.dropout(self.feed_forward(self.feed_forward_norm(x))))
         x = self.attention_norm(x + self.dropout(self._attend(x, padding, bias)))
-        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+        return self.adapter(self.feed_forward_norm(x + self.dropout(self.feed_forward(x))))
 
     def _attend(self, x: Tensor, padding: Padding, bias: Tensor | None) -> Tensor:
         return self.attention(x, padding, None if self.gate is None else self.gate(x, bias))

@@ -82,7 +82,7 @@ class AsrTask(Task):
         self.tokenizer = load_tokenizer(self.model_dir)
         config = self.config
         heads = config.ctc, config.transducer, config.attention
-        model = AsrModel(SpeechEncoder(config.speech), len(self.tokenizer.tokens), *heads)
+        model = AsrModel(self.build_speech(), len(self.tokenizer.tokens), *heads)
         if not config.mask.prob:
             # Never used then, and a parameter without gradient would stall training on several ranks.
             model.speech.encoder.mask_embedding.requires_grad_(False)

@@ -15,12 +15,15 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from toolkit import checkpoint, config
+from toolkit.config import choice
 from toolkit.data.augment import AugmentConfig, augment, change_speed
 from toolkit.data.manifests import open_cuts
 from toolkit.data.sampling import BatchStream, Position, SamplerConfig, training_loader, validation_loader
 from toolkit.data.synthetic import synthetic_cuts
 from toolkit.errors import UserError
-from toolkit.models.base import SpeechConfig
+from toolkit.models.adaptation import ADAPTATIONS, NoneConfig, adapt, is_added, without_additions
+from toolkit.models.base import SpeechConfig, SpeechEncoder
+from toolkit.models.depth import layers_above
 
 # Ends of the keys of an encoder that change nothing of what is computed without gradients.
 ONLY_IN_TRAINING = ("dropout", "layer_drop", "checkpointing", "feature_grad_mult", "frontend.backend")
@@ -48,6 +51,16 @@ class InitConfig:
     """Model directory whose encoder is taken over, and its section `speech` if none is given; null: from scratch."""
     lr_factor: float = 1.0
     """What the learning rate of the pretrained encoder is multiplied by."""
+    layer_decay: float = 1.0
+    """What it is multiplied by once more for each layer that lies above: below 1, lower layers change less."""
+    adaptation: Any = choice(ADAPTATIONS, "none")
+    """What is trained in place of the pretrained encoder's own weights."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must be over 0 and at most 1, got {self.layer_decay}")
+        if self.model is None and not isinstance(self.adaptation, NoneConfig):
+            raise ValueError(f"adaptation: found {self.adaptation.name} without a pretrained model to adapt")
 
 
 class Task:
@@ -72,6 +85,13 @@ class Task:
     def build_model(self) -> nn.Module:
         """A new model with random weights."""
         raise AssertionError(f"{type(self).__name__} builds no model")
+
+    def build_speech(self) -> SpeechEncoder:
+        """A new encoder, with what `init` adds to it; UserError if that does not fit."""
+        speech = SpeechEncoder(self.config.speech)
+        adapt(speech, self.config.init.adaptation)
+        self.layers_above = layers_above(speech)
+        return speech
 
     def collate(self, cuts: CutSet, rng: random.Random) -> Any:
         """Reads audio and targets of a batch; runs in loader workers."""
@@ -108,8 +128,10 @@ class Task:
             name.removeprefix("speech."): t for name, t in tensors.items() if name.startswith("speech.")
         }
         check_speech(self.config.speech, path.with_name("config.yaml"))
-        checkpoint.load_weights(model.speech, speech, path)
-        say(f"encoder from {path}")
+        speech = without_additions(speech, adaptation_of(path.with_name("config.yaml")), str(path))
+        added = {name: tensor for name, tensor in model.speech.state_dict().items() if is_added(name)}
+        checkpoint.load_weights(model.speech, speech | added, path)
+        say(f"encoder from {path}" + (f", which stays; {init.adaptation.name} is trained" if added else ""))
 
     def training_batches(
         self, start: tuple[int, int, int], consumed: int, rank: int, world_size: int, pin_memory: bool
@@ -142,12 +164,19 @@ class Task:
 
     def lr_factor(self, name: str) -> float:
         """What the learning rate of a parameter is multiplied by."""
-        return self.config.init.lr_factor if self.is_pretrained(name) else 1.0
+        if not self.is_pretrained(name):
+            return 1.0
+        init = self.config.init
+        if init.layer_decay == 1.0:
+            return init.lr_factor
+        return init.lr_factor * init.layer_decay ** self.layers_above[name.removeprefix("speech.")]
 
     def is_pretrained(self, name: str) -> bool:
-        """True for the encoder of a model that began with a pretrained one."""
+        """True for the encoder of a model that began with a pretrained one, but for what was added to it."""
         init = getattr(self.config, "init", None)
-        return init is not None and init.model is not None and name.startswith("speech.")
+        return (
+            init is not None and init.model is not None and name.startswith("speech.") and not is_added(name)
+        )
 
     @property
     def read_seconds(self) -> float:
@@ -215,6 +244,12 @@ def with_speech(raw: dict[str, Any]) -> dict[str, Any]:
 def speech_of(path: Path) -> SpeechConfig:
     """The section `speech` of the configuration file of a pretrained model."""
     return config.build(SpeechConfig, config.read_yaml(path).get("speech") or {}, f"{path}: speech")
+
+
+def adaptation_of(path: Path) -> Any:
+    """What was added to the encoder of a pretrained model, according to its configuration file."""
+    init = config.read_yaml(path).get("init") or {}
+    return config.build(InitConfig, init, f"{path}: init").adaptation
 
 
 def check_speech(speech: SpeechConfig, path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from toolkit.data.batch import DiarizationBatch, pad, read_audio
 from toolkit.errors import UserError
-from toolkit.models.base import SHORTEST_SECONDS, SpeechConfig, SpeechEncoder
+from toolkit.models.base import SHORTEST_SECONDS, SpeechConfig
 from toolkit.models.diarization import DiarizationHeadConfig, DiarizationModel
 from toolkit.nn.masks import valid_mask
 from toolkit.optim.build import OptimConfig
@@ -58,7 +58,7 @@ class DiarizationTask(Task):
 
     def build_model(self) -> DiarizationModel:
         """A segmentation model."""
-        model = DiarizationModel(SpeechEncoder(self.config.speech), self.config.head)
+        model = DiarizationModel(self.build_speech(), self.config.head)
         # Nothing is masked here, and a parameter without gradient would stall training on several ranks.
         model.speech.encoder.mask_embedding.requires_grad_(False)
         self.frame_shift = model.frame_shift

@@ -16,7 +16,7 @@ from toolkit.data.batch import SpeakerBatch, read_audio
 from toolkit.errors import UserError
 from toolkit.files import atomic_write, read_text
 from toolkit.losses.margin import angular_margin_softmax, margin_at
-from toolkit.models.base import SpeechConfig, SpeechEncoder
+from toolkit.models.base import SpeechConfig
 from toolkit.models.speaker import SpeakerHeadConfig, SpeakerModel
 from toolkit.optim.build import OptimConfig
 from toolkit.tasks.base import DataConfig, InitConfig, Task, crop
@@ -112,7 +112,7 @@ class SpeakerTask(Task):
         text = read_text(self.model_dir / "speakers.txt", "the speakers that the model was trained on")
         speakers = text.removesuffix("\n").split("\n")
         self.numbers = {speaker: number for number, speaker in enumerate(speakers)}
-        model = SpeakerModel(SpeechEncoder(self.config.speech), self.config.head, len(speakers))
+        model = SpeakerModel(self.build_speech(), self.config.head, len(speakers))
         # Nothing is masked here, and a parameter without gradient would stall training on several ranks.
         model.speech.encoder.mask_embedding.requires_grad_(False)
         return model

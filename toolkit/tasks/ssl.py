@@ -15,6 +15,7 @@ from toolkit.config import choice
 from toolkit.data.batch import SslBatch, pad, read_audio
 from toolkit.data.mixing import ViewConfig, student_views
 from toolkit.errors import UserError
+from toolkit.models.adaptation import NoneConfig
 from toolkit.models.base import SpeechConfig, SpeechEncoder
 from toolkit.optim.build import OptimConfig
 from toolkit.ssl.labels import load_labels
@@ -53,6 +54,8 @@ class SslConfig:
     def __post_init__(self) -> None:
         if self.crop_seconds <= 0:
             raise ValueError(f"crop_seconds must be positive, got {self.crop_seconds}")
+        if not isinstance(self.init.adaptation, NoneConfig):
+            raise ValueError("init.adaptation is for tasks with a target, expected none here")
 
 
 class SslTask(Task):
@@ -62,7 +65,7 @@ class SslTask(Task):
 
     def build_model(self) -> SslModel:
         """An encoder with the objective's heads."""
-        speech = SpeechEncoder(self.config.speech)
+        speech = self.build_speech()
         check_frames(speech)
         self.frame_shift, self.num_frames = speech.frame_shift, speech.output_lengths
         objective = OBJECTIVES[self.config.objective.name](self.config.objective, speech)
