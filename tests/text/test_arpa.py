@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.text.ngrams import arpa_text, random_model, sentence
 from toolkit.errors import UserError
 from toolkit.text.arpa import read_arpa, write_arpa
-from toolkit.text.backoff import BackoffModel, perplexity
+from toolkit.text.backoff import BackoffModel, evaluate
 
 GOOD = """made by hand
 
@@ -64,7 +64,13 @@ def test_by_hand(good):
     ]
     assert log_probs == pytest.approx(expected, abs=1e-6)
     assert known.tolist() == [True, True, True, True, True, False, True, True]
-    assert perplexity(np.array([-1.0, -3.0])) == pytest.approx(100.0)
+    found = evaluate(good, iter([["a", "b"], ["b", "b", "c"], []]))
+    assert found[:3] == (3, 5, 1) and found.log_prob == pytest.approx(
+        sum(expected) - (0.125 + -1.0), abs=1e-5
+    )
+    assert found.perplexity == pytest.approx(10 ** (-found.log_prob / 7))
+    with pytest.raises(UserError, match="found no sentences to predict"):
+        evaluate(good, [])
 
 
 @given(

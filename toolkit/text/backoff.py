@@ -8,16 +8,22 @@ Dimensions: W words, A n-grams of all orders.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
+
+from toolkit.errors import UserError
 
 BEGIN, END = "<s>", "</s>"
 UNKNOWN_WORDS = ("<unk>", "<UNK>")
 ABSENT = -99.0
 """Decimal logarithm that stands for a probability of 0, as in SRILM."""
+CHUNK = 100_000
+"""Sentences that are predicted at once."""
 
 
 @dataclass
@@ -124,6 +130,35 @@ class BackoffModel:
         return node
 
 
-def perplexity(log_probs: np.ndarray) -> float:
-    """10 to the power of the negative mean of decimal logarithms (tokens,)."""
-    return math.pow(10.0, -float(np.mean(log_probs)))
+class Evaluation(NamedTuple):
+    """How well a model predicts a text."""
+
+    num_sentences: int
+    num_words: int
+    """Without the ends of sentences."""
+    num_unknown: int
+    """Words that the model does not list; they count for nothing below."""
+    log_prob: float
+    """Decimal logarithm of the probability of all words that are listed, and of the ends of sentences."""
+
+    @property
+    def perplexity(self) -> float:
+        """10 to the power of the negative mean of the logarithms, those of the ends of sentences included."""
+        return math.pow(10.0, -self.log_prob / (self.num_words - self.num_unknown + self.num_sentences))
+
+
+def evaluate(model: BackoffModel, sentences: Iterable[Sequence[str]]) -> Evaluation:
+    """Predicts the words of sentences, and where these end.
+
+    Raises:
+        UserError: there are none.
+    """
+    counts, log_prob = np.zeros(3, dtype=np.int64), 0.0
+    sentences = iter(sentences)
+    while block := list(islice(sentences, CHUNK)):
+        log_probs, known = model.sentence_log_probs(block)
+        counts += len(block), len(known) - len(block), int(np.count_nonzero(~known))
+        log_prob += float(log_probs[known].sum())
+    if not counts[0]:
+        raise UserError("found no sentences to predict, expected some")
+    return Evaluation(*counts.tolist(), log_prob)

@@ -75,6 +75,9 @@ class Tokenizer(Protocol):
     def decode(self, ids: Iterable[int]) -> str:
         """Ids to text; blanks and unknowns are left out."""
 
+    def unknown(self, text: str) -> list[str]:
+        """What of a text the vocabulary lacks: characters, or words of a lexicon."""
+
     def save(self, folder: Path) -> None:
         """Writes the files of a model directory."""
 
@@ -105,6 +108,10 @@ class CharTokenizer:
         """Text to ids; what the vocabulary lacks becomes id 1."""
         characters = SPACE.join(self.normalize(text).split())
         return [self.ids.get(character, UNKNOWN_ID) for character in characters]
+
+    def unknown(self, text: str) -> list[str]:
+        """Characters that the vocabulary lacks."""
+        return [character for character in "".join(self.normalize(text).split()) if character not in self.ids]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids to text; blanks and unknowns are left out."""
@@ -182,6 +189,12 @@ class SentencePieceTokenizer:
         """Text to ids; what the vocabulary lacks becomes id 1."""
         return self.processor.encode(self.normalize(text))
 
+    def unknown(self, text: str) -> list[str]:
+        """Characters that the vocabulary lacks."""
+        pieces = self.processor.encode(self.normalize(text), out_type=str)
+        strange = (piece for piece in pieces if self.processor.piece_to_id(piece) == UNKNOWN_ID)
+        return [character for piece in strange for character in piece.replace(SPACE, "")]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Ids to text; blanks and unknowns are left out."""
         return self.processor.decode([index for index in ids if index > 1])
@@ -223,6 +236,10 @@ class PhoneTokenizer:
         """Words to ids of phones; a word that the lexicon lacks is pronounced as its <UNK>, or becomes id 1."""
         spoken = (self.lexicon[word] or (UNKNOWN,) for word in self.normalize(text).split())
         return [self.ids.get(phone, UNKNOWN_ID) for phones in spoken for phone in phones]
+
+    def unknown(self, text: str) -> list[str]:
+        """Words that the lexicon lacks."""
+        return [word for word in self.normalize(text).split() if word not in self.lexicon.pronunciations]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids to phones with spaces between them; blanks and unknowns are left out."""
