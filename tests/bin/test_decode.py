@@ -1,5 +1,6 @@
 """The decode command from end to end, with a small model."""
 
+import ast
 import json
 
 import pytest
@@ -50,7 +51,9 @@ def decoded(place):
 
 def test_a_manifest_gives_text_and_times(place, decoded, capsys):
     cuts = list(open_cuts(place / "cuts.jsonl.gz"))[:4]
-    assert {path.name for path in decoded.iterdir()} == {"text", "words.ctm", "tokens.ctm", "skipped.jsonl"}
+    assert {path.name for path in decoded.iterdir()} == {
+        *("text", "words.ctm", "tokens.ctm", "skipped.jsonl", "recogs.txt", "errs.txt", "wer-summary.txt")
+    }
     text = lines(decoded / "text")
     assert [row[0] for row in text] == [cut.id for cut in cuts]
     words = lines(decoded / "words.ctm")
@@ -71,6 +74,43 @@ def test_audio_files_give_the_same_text(place, decoded, capsys):
     output = capsys.readouterr()
     assert [line.split() for line in output.out.splitlines()] == lines(decoded / "text")
     assert output.err == f"skipped {place / 'lost.flac'}: missing: no such file\n"
+
+
+def test_errors_are_listed_where_transcripts_are_known(place, decoded):
+    text = dict((row[0], row[1:]) for row in lines(decoded / "text"))
+    recogs = (decoded / "recogs.txt").read_text().splitlines()
+    hypotheses = dict(line.split(":\thyp=") for line in recogs[1::2])
+    assert {name: ast.literal_eval(words) for name, words in hypotheses.items()} == text
+    rate = (decoded / "errs.txt").read_text().splitlines()[0].removeprefix("%WER = ")
+    assert lines(decoded / "wer-summary.txt") == [["settings", "WER"], ["ctc_greedy", rate]]
+
+
+def test_several_searches_have_a_folder_each(place, decoded, capsys):
+    searches = place / "searches.yaml"
+    searches.write_text("plain: {name: ctc_greedy}\nwide: {name: ctc_beam, beam: 4, nbest: 3}\n")
+    arguments = "--searches", searches, "--searches.wide.nbest=2"
+    run(place, "--cuts", place / "cuts.jsonl.gz", "--out", place / "both", *arguments)
+    assert (place / "both/plain/text").read_text() == (decoded / "text").read_text()
+    ranks = [json.loads(line) for line in (place / "both/wide/nbest.jsonl").read_text().splitlines()]
+    assert [row["rank"] for row in ranks] == [1, 2] * 4
+    assert all(best["score"] >= second["score"] for best, second in zip(ranks[::2], ranks[1::2], strict=True))
+    assert {row[0] for row in lines(place / "both/wer-summary.txt")} == {"settings", "plain", "wide"}
+    assert not (place / "both/plain/nbest.jsonl").exists() and "settings\tWER" in capsys.readouterr().out
+
+
+def test_words_with_times_of_ones_own_audio(place, decoded, capsys):
+    file = min((place / "audio").glob("*.flac"))
+    words = [line[4] for line in lines(decoded / "words.ctm") if line[0] == file.stem]
+    run(place, file, "--format", "json")
+    found = json.loads(capsys.readouterr().out)
+    assert [word["text"] for word in found["words"]] == words and found["text"] == " ".join(words)
+    for form, clock in (("srt", "00:00:00,"), ("vtt", "00:00:00.")):
+        run(place, file, "--format", form)
+        output = capsys.readouterr().out
+        assert f"\n{clock}" in output and words[0] in output
+    run(place, file, "--format", "textgrid", "--out", place / "grid")
+    assert f'text = "{words[0]}"' in (place / f"grid/{file.stem}.TextGrid").read_text()
+    assert [row[1:] for row in lines(place / "grid/text")] == [words]
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +143,36 @@ def test_results_can_be_scored(place, aligned, name):
         ([], "found none of --cuts and audio files"),
         (["--cuts", "{}/cuts.jsonl.gz"], "--cuts needs --out"),
         (["a.wav", "--align"], "--align needs --cuts"),
+        (["a.wav", "b.wav", "--format", "srt"], "--format srt of several files needs --out"),
+        (["a.wav", "--searches", "x.yaml"], "several searches need --out"),
+        (
+            ["{}/lost.flac", "--searches", "greedi"],
+            "--searches: found 'greedi', expected a YAML file or one of",
+        ),
+        (["{}/lost.flac", "--searches", "greedy"], "greedy needs transducer.scale over 0 in training"),
+        (["{}/lost.flac", "--searches.ctc_greedy.bean=3"], "unknown key bean"),
+        (["{}/lost.flac", "--beam=3"], "found --beam, expected settings such as --searches.NAME.beam=4"),
+        (
+            "{}/lost.flac --out {}/x --searches greedi".split(),
+            "--searches: found 'greedi', expected a YAML file or",
+        ),
+        ("{}/lost.flac --out {}/x --searches {}/none.yaml".split(), "none.yaml: no such file"),
         (["--cuts", "{}/none.jsonl.gz", "--out", "{}/x"], "none.jsonl.gz: no such file"),
         (["{}/lost.flac"], "none of 1 recordings can be used; the first: .*missing: no such file"),
         (["{}/lost.flac", "--device", "gpu7"], "device: found 'gpu7', which this machine does not have"),
         (["{}/lost.flac", "--model", "{}"], "not a model directory, expected config.yaml"),
         (
-            ["--cuts", "{}/cuts.jsonl.gz", "--out", "{}/x", "--max-seconds", "0.5"],
+            [
+                "--cuts",
+                "{}/cuts.jsonl.gz",
+                "--out",
+                "{}/x",
+                "--align",
+                "--window-seconds",
+                "0.5",
+                "--overlap-seconds",
+                "0",
+            ],
             "none of 5 recordings can be used",
         ),
     ],

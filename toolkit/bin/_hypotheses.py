@@ -34,20 +34,46 @@ def write_readings(folder: Path, readings: Mapping[str, list["Reading"]]) -> Non
         rows = ((name, word) for name, reading in best.items() for word in getattr(reading, kind))
         write_lines(folder / f"{kind}.ctm", (ctm_line(name, word) for name, word in rows))
     if any(len(found) > 1 for found in readings.values()):
-        rows = ((name, rank, reading) for name, found in readings.items() for rank, reading in enumerate(found, 1))
+        rows = (
+            (name, rank, reading) for name, found in readings.items() for rank, reading in enumerate(found, 1)
+        )
         write_lines(
             folder / "nbest.jsonl",
             (
-                json.dumps({"id": name, "rank": rank, "score": reading.score, "text": reading.text}, ensure_ascii=False)
+                json.dumps(
+                    {"id": name, "rank": rank, "score": reading.score, "text": reading.text},
+                    ensure_ascii=False,
+                )
                 for name, rank, reading in rows
             ),
         )
 
 
+def shown(form: str, name: str, reading: "Reading") -> str:
+    """A recording's words as text (a line with its name), json, srt, vtt or textgrid."""
+    from toolkit.decode import formats
+
+    if form == "text":
+        return f"{name}\t{reading.text}"
+    if form == "json":
+        return formats.json_line(name, reading.text, reading.words, reading.tokens)
+    if form == "textgrid":
+        return formats.textgrid(reading.words, reading.tokens)
+    return {"srt": formats.srt, "vtt": formats.vtt}[form](reading.words)
+
+
+def write_shown(folder: Path, readings: Mapping[str, list["Reading"]], form: str) -> None:
+    """Writes a file for each recording, named after it."""
+    suffix = "TextGrid" if form == "textgrid" else form
+    for name, found in readings.items():
+        with atomic_write(folder / f"{name.replace('/', '_')}.{suffix}") as file:
+            file.write(shown(form, name, found[0]).rstrip("\n") + "\n")
+
+
 def write_errors(
     folder: Path, readings: Mapping[str, list["Reading"]], texts: Mapping[str, str]
 ) -> "WerResult | None":
-    """Writes recogs.txt and errs.txt in icefall's form, for the recordings whose transcripts are known; None if none is.
+    """Writes recogs.txt and errs.txt in icefall's form, for recordings whose transcripts are known; None if none is.
 
     Args:
         folder: where to.

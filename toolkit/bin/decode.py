@@ -1,74 +1,124 @@
 """Turn recordings into text, or find the times of known text."""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from toolkit.bin import run
 from toolkit.bin._arguments import (
     add_batch_seconds,
     add_device,
-    add_max_seconds,
     add_recordings,
     command_parser,
 )
 
+if TYPE_CHECKING:
+    from toolkit.tasks.recognize import Recognized
+
 EPILOG = """
 examples:
-  print what is said in audio files:
+  print what is said in audio files of any length:
     python -m toolkit.bin.decode --model exp/asr/model talk.wav more/*.flac
+  subtitles of a film:
+    python -m toolkit.bin.decode --model exp/asr/model film.mp4 --format srt > film.srt
   a manifest, to files that `score wer` takes:
     python -m toolkit.bin.decode --model exp/asr/model --cuts cuts_test.jsonl.gz --out exp/asr/test
+  with another search, and one of its settings changed:
+    python -m toolkit.bin.decode --model exp/asr/model --cuts cuts_test.jsonl.gz --out exp/asr/beam \\
+      --searches modified_beam --searches.modified_beam.beam=8
+  several searches at once, each to a folder of its own in --out:
+    python -m toolkit.bin.decode --model exp/asr/model --cuts cuts_test.jsonl.gz --out exp/asr/test \\
+      --searches egs/librispeech/asr/conf/decode.yaml
   the times of the words and characters of known transcripts:
     python -m toolkit.bin.decode --model exp/asr/model --cuts cuts_train.jsonl.gz --out exp/asr/ali --align
 
---out gets text (Kaldi: id, words), words.ctm and tokens.ctm (id, channel, start, duration, word, confidence), and
-skipped.jsonl with the recordings that could not be used, and why.
+--out gets text (Kaldi: id, words), words.ctm and tokens.ctm (id, channel, start, duration, word, confidence),
+nbest.jsonl from searches with several readings, and skipped.jsonl with the recordings that could not be used, and why.
+Where the cuts have transcripts, recogs.txt and errs.txt show the errors in icefall's form, and wer-summary.txt has the
+error rate of every search. A file for --searches has a key for each search:
+  greedy: {name: greedy}
+  beam_lm: {name: modified_beam, beam: 8, fusion: {ngram: exp/lm/4gram.arpa, ngram_scale: 0.3}}
 """
+FORMATS = ("text", "json", "srt", "vtt", "textgrid")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    result = command_parser("decode", __doc__, EPILOG)
-    add_recordings(result, "audio files; the text is printed")
+    """The command line; settings of searches are given as --searches.NAME.key=value."""
+    result = command_parser("decode", __doc__, EPILOG, allow_abbrev=False)
+    add_recordings(result, "audio files; the text is printed, unless there is --out")
     result.add_argument("--model", required=True, metavar="DIR", help="model directory of a recogniser")
+    result.add_argument("--out", metavar="DIR", help="folder for what is found (needed with --cuts)")
     result.add_argument(
-        "--out", metavar="DIR", help="folder for text, CTM and skipped.jsonl (needed with --cuts)"
+        "--searches",
+        metavar="NAME|FILE",
+        help="a search, such as greedy or ctc_beam, or a YAML file with several (default: the model's greedy one)",
+    )
+    result.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="text",
+        help="how the words of a recording are shown: a line of text, JSON with times, subtitles (srt, vtt), Praat's "
+        "TextGrid; with --out also a file for each recording (default: %(default)s)",
     )
     result.add_argument(
         "--align", action="store_true", help="align the transcripts of the cuts instead of recognising"
     )
-    add_max_seconds(result, "longer recordings are skipped")
+    result.add_argument(
+        "--window-seconds",
+        type=float,
+        default=60,
+        metavar="S",
+        help="longer recordings are recognised in windows of this length, which are joined; --align skips them "
+        "(default: %(default)s)",
+    )
+    result.add_argument(
+        "--overlap-seconds", type=float, default=6, metavar="S", help="of two windows (default: %(default)s)"
+    )
     add_batch_seconds(result, 120)
     add_device(result)
     return result
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parser().parse_args(argv)
+    args, overrides = parser().parse_known_args(argv)
     from toolkit.data.recordings import named_recordings
-    from toolkit.errors import UserError
-    from toolkit.files import write_jsonl
-    from toolkit.progress import progress
-    from toolkit.tasks.apply import check_some
-    from toolkit.tasks.recognize import Recognizer
+    from toolkit.tasks.recognize import Recognizer, WindowConfig
+    from toolkit.tasks.searches import is_file
 
-    if bool(args.cuts) != bool(args.out) or (args.align and not args.cuts):
-        raise UserError(
-            "command line: --cuts needs --out, --align needs --cuts, and audio files go without --out"
-        )
-    recognizer = Recognizer(args.model, args.device, args.max_seconds, args.batch_seconds)
+    check(args, overrides)
+    window = WindowConfig(args.window_seconds, args.overlap_seconds)
+    recognizer = Recognizer(args.model, args.device, window, args.batch_seconds)
     recordings = named_recordings(args.cuts, args.files, recognizer.sampling_rate)
+    texts = transcripts(args.cuts) if args.cuts else {}
     skipped: list[dict[str, str]] = []
-    found = recognizer.recognize(recordings, transcripts(args.cuts) if args.align else None, skipped)
-    if args.out:
-        hypotheses = list(progress(found, None, "align" if args.align else "decode"))
-        listed = Path(args.out) / "skipped.jsonl"
-        write_jsonl(listed, skipped)
-        check_some(len(hypotheses), skipped)
-        write(Path(args.out), hypotheses)
-        print(f"{len(hypotheses)} recordings in {args.out}; {len(skipped)} skipped, listed in {listed}")
+    if args.align:
+        names, found = ["align"], recognizer.align(recordings, texts, skipped)
     else:
-        print_text(found, skipped)
+        searches = recognizer.searches(args.searches, overrides)
+        names, found = list(searches), recognizer.recognize(recordings, searches, skipped)
+    if args.out:
+        folders = {name: Path(args.out, name if is_file(args.searches) else "") for name in names}
+        write(found, folders, args, texts, skipped)
+    else:
+        show(found, names[0], args.format, skipped)
+
+
+def check(args: argparse.Namespace, overrides: list[str]) -> None:
+    """Refuses arguments that do not go together."""
+    from toolkit.errors import UserError
+    from toolkit.tasks.searches import is_file
+
+    if args.cuts and not args.out:
+        raise UserError("command line: --cuts needs --out")
+    if args.align and not args.cuts:
+        raise UserError("command line: --align needs --cuts with transcripts")
+    if args.align and (args.searches or overrides):
+        raise UserError("command line: --align searches nothing; leave out --searches")
+    if not args.out and is_file(args.searches):
+        raise UserError("command line: several searches need --out, a folder for what each of them finds")
+    if not args.out and args.format in ("srt", "vtt", "textgrid") and len(args.files) > 1:
+        raise UserError(f"command line: --format {args.format} of several files needs --out")
 
 
 def transcripts(cuts: str) -> dict[str, str]:
@@ -79,29 +129,49 @@ def transcripts(cuts: str) -> dict[str, str]:
     return {cut.id: transcript(cut) for cut in open_cuts(cuts)}
 
 
-def write(folder: Path, hypotheses: list) -> None:
-    """Writes the texts and times to --out."""
-    from toolkit.files import atomic_write
-    from toolkit.tasks.recognize import ctm_line
+def write(
+    found: Iterable["Recognized"],
+    folders: dict[str, Path],
+    args: argparse.Namespace,
+    texts: dict[str, str],
+    skipped: list[dict[str, str]],
+) -> None:
+    """Writes the readings of each search to its folder, and a table of their errors."""
+    from toolkit.bin._hypotheses import write_errors, write_lines, write_readings, write_shown
+    from toolkit.files import write_jsonl
+    from toolkit.progress import progress
+    from toolkit.score import icefall
+    from toolkit.tasks.apply import check_some
 
-    with atomic_write(folder / "text") as file:
-        file.writelines(f"{hypothesis.id} {hypothesis.text}".rstrip() + "\n" for hypothesis in hypotheses)
-    for name in ("words", "tokens"):
-        with atomic_write(folder / f"{name}.ctm") as file:
-            for hypothesis in hypotheses:
-                file.writelines(ctm_line(hypothesis.id, word) for word in getattr(hypothesis, name))
+    results = list(progress(found, None, "align" if args.align else "decode"))
+    out = Path(args.out)
+    write_jsonl(out / "skipped.jsonl", skipped)
+    check_some(len(results), skipped)
+    errors = {}
+    for name, folder in folders.items():
+        readings = {result.id: result.readings[name] for result in results}
+        write_readings(folder, readings)
+        if args.format != "text":
+            write_shown(folder, readings, args.format)
+        if not args.align and (scored := write_errors(folder, readings, texts)):
+            errors[name] = scored
+    if errors:
+        write_lines(out / "wer-summary.txt", icefall.summary(errors))
+        print("\n".join(icefall.summary(errors)))
+    print(f"{len(results)} recordings in {out}; {len(skipped)} skipped, listed in {out / 'skipped.jsonl'}")
 
 
-def print_text(found: object, skipped: list[dict[str, str]]) -> None:
-    """Prints a line for each audio file, as soon as it is known."""
+def show(found: Iterable["Recognized"], name: str, form: str, skipped: list[dict[str, str]]) -> None:
+    """Prints what was found in each audio file, as soon as it is known."""
     import sys
 
+    from toolkit.bin._hypotheses import shown
     from toolkit.tasks.apply import check_some
 
     done = 0
-    for hypothesis in found:
+    for result in found:
         done += 1
-        print(f"{hypothesis.id}\t{hypothesis.text}", flush=True)
+        print(shown(form, result.id, result.readings[name][0]), flush=True)
     check_some(done, skipped)
     for row in skipped:
         print(f"skipped {row['path']}: {row['reason']}", file=sys.stderr)

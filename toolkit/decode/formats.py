@@ -165,10 +165,15 @@ def _apart(words: Iterable[Word]) -> Iterator[tuple[float, float, str]]:
 
 def _append(line: str, word: str) -> str:
     """A line with one more word, after a space unless it is written without (Chinese, Japanese)."""
-    return line + word if _spaceless(line[-1:]) and _spaceless(word[:1]) else f"{line} {word}"
+    return line + word if spaceless(line[-1:]) and spaceless(word[:1]) else f"{line} {word}"
 
 
-def _spaceless(character: str) -> bool:
+def spaceless(character: str) -> bool:
+    """Whether a character is of a writing that puts no spaces between words.
+
+    >>> spaceless("语"), spaceless("a"), spaceless("")
+    (True, False, False)
+    """
     name = unicodedata.name(character, "") if character else ""
     return name.startswith(("CJK UNIFIED IDEOGRAPH", "HIRAGANA", "KATAKANA"))
 

@@ -4,8 +4,7 @@ Dimensions: B batch, S samples, T frames, D encoder width, V symbols.
 """
 
 import math
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,13 +19,15 @@ from toolkit.data.codecs import BadAudio
 from toolkit.data.recordings import Recording, first_samples
 from toolkit.data.validate import skipped_row
 from toolkit.decode.ctc import align
+from toolkit.decode.formats import spaceless
 from toolkit.decode.hypothesis import Hypothesis, Timed, Token, Word, in_seconds
 from toolkit.decode.long import between, seam, windows
-from toolkit.decode.registry import Search
+from toolkit.decode.registry import SEARCHES, Search
 from toolkit.errors import UserError
 from toolkit.models.base import SHORTEST_SECONDS
 from toolkit.tasks.apply import Skipped, pick_device
 from toolkit.tasks.load import load_task_and_model
+from toolkit.tasks.searches import read_searches
 from toolkit.text.tokenizer import SPACE, UNKNOWN
 
 AT_ONCE = 256
@@ -106,6 +107,12 @@ class Recognizer:
         self.sampling_rate: int = self.task.config.speech.frontend.sample_rate
         self.frame_shift: float = self.model.speech.frame_shift
         self.window, self.batch_seconds = window, batch_seconds
+
+    def searches(self, named: str | None, overrides: Sequence[str] = ()) -> dict[str, Search]:
+        """What `recognize` takes; arguments and errors as those of `read_searches`."""
+        configs = read_searches(named, overrides, self.model)
+        parts = self.model, self.tokenizer, self.device
+        return {name: SEARCHES[config.name](config, *parts) for name, config in configs.items()}
 
     def recognize(
         self, recordings: Iterable[Recording], searches: Mapping[str, Search], skipped: Skipped
@@ -281,7 +288,7 @@ def _later(items: list[Timed], seconds: float) -> list[Timed]:
 
 
 def join_words(symbols: list[Word]) -> list[Word]:
-    """Joins symbols into words; "▁" begins a new one, alone or before letters. So does any Chinese character.
+    """Joins symbols into words; "▁" begins a new one, alone or before letters. So does a Chinese or Japanese one.
 
     >>> join_words([Word("a", 0.0, 0.1, -1.0), Word("b", 0.1, 0.2, -3.0), Word("▁", 0.2, 0.3, 0.0)])
     [Word(text='ab', start=0.0, end=0.2, score=-2.0)]
@@ -289,7 +296,7 @@ def join_words(symbols: list[Word]) -> list[Word]:
     groups: list[list[Word]] = [[]]
     before = ""
     for symbol in symbols:
-        if symbol.text.startswith(SPACE) or is_ideograph(symbol.text[:1]) or is_ideograph(before):
+        if symbol.text.startswith(SPACE) or spaceless(symbol.text[:1]) or spaceless(before):
             groups.append([])
         before = symbol.text[-1:]
         letters = symbol.text.replace(SPACE, "")
@@ -305,17 +312,3 @@ def join_words(symbols: list[Word]) -> list[Word]:
         for group in groups
         if group
     ]
-
-
-def is_ideograph(character: str) -> bool:
-    """Whether a character is a word's worth by itself: Chinese writing puts no spaces between words.
-
-    >>> is_ideograph("语"), is_ideograph("a"), is_ideograph("")
-    (True, False, False)
-    """
-    return bool(character) and unicodedata.name(character, "").startswith("CJK UNIFIED IDEOGRAPH")
-
-
-def ctm_line(name: str, word: Word) -> str:
-    """A line of a CTM file: recording, channel, start, duration, word, confidence."""
-    return f"{name} 1 {word.start:.3f} {word.end - word.start:.3f} {word.text} {np.exp(word.score):.4f}\n"

@@ -29,16 +29,25 @@ def read_searches(named: str | None, overrides: Sequence[str], model: AsrModel) 
     """
     if named is None:
         named = "greedy" if model.transducer is not None else "ctc_greedy"
-    raw: dict[str, Any] = {named: {"name": named}} if named in SEARCHES else _read(named)
+    raw: dict[str, Any] = _read(named) if is_file(named) else {named: {"name": named}}
     raw = config.apply_overrides({"searches": raw}, overrides)
     if unknown := sorted(set(raw) - {"searches"}):
-        raise UserError(f"command line: found --{unknown[0]}, expected settings such as --searches.NAME.beam=4")
+        raise UserError(
+            f"command line: found --{unknown[0]}, expected settings such as --searches.NAME.beam=4"
+        )
     return {name: _build(section, name, named, model) for name, section in raw["searches"].items()}
 
 
+def is_file(named: str | None) -> bool:
+    """Whether that is a file of searches, rather than the name of one or nothing; UserError if it is none of these."""
+    if named is None or named in SEARCHES:
+        return False
+    if not Path(named).suffix:
+        raise UserError(f"--searches: found {named!r}, expected a YAML file or one of: {', '.join(SEARCHES)}")
+    return True
+
+
 def _read(path: str) -> dict[str, Any]:
-    if not Path(path).suffix:
-        raise UserError(f"--searches: found {path!r}, expected a YAML file or one of: {', '.join(SEARCHES)}")
     found = config.read_yaml(path)
     if not found:
         raise UserError(f"{path}: found no search, expected a key for each of them")
@@ -51,8 +60,12 @@ def _build(section: Any, name: str, source: str, model: AsrModel) -> Any:
     if kind not in SEARCHES:
         raise UserError(f"{where}: name: found {kind!r}, expected one of: {', '.join(SEARCHES)}")
     if not name or "/" in name or name.startswith("."):
-        raise UserError(f"{where}: found a name that cannot be that of a folder, expected letters, digits and _")
+        raise UserError(
+            f"{where}: found a name that cannot be that of a folder, expected letters, digits and _"
+        )
     head = "ctc" if kind in ("ctc_greedy", "ctc_beam", "hlg") else "transducer"
     if getattr(model, head) is None:
-        raise UserError(f"{where}: {kind} needs {head}.scale over 0 in training, found a model without that head")
+        raise UserError(
+            f"{where}: {kind} needs {head}.scale over 0 in training, found a model without that head"
+        )
     return config.build(SEARCHES[kind].Config, section, where)
