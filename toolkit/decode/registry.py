@@ -9,6 +9,7 @@ from toolkit.decode.ctc_beam import CtcBeam
 from toolkit.decode.greedy import Greedy
 from toolkit.decode.hypothesis import Hypothesis
 from toolkit.decode.modified_beam import ModifiedBeam
+from toolkit.decode.rescoring import Rescoring
 
 
 class Search(Protocol):
@@ -26,4 +27,5 @@ SEARCHES = {
     "ctc_beam": CtcBeam,
     "greedy": Greedy,
     "modified_beam": ModifiedBeam,
+    "rescoring": Rescoring,
 }
