@@ -69,7 +69,7 @@ def test_by_hand(good):
         sum(expected) - (0.125 + -1.0), abs=1e-5
     )
     assert found.perplexity == pytest.approx(10 ** (-found.log_prob / 7))
-    with pytest.raises(UserError, match="found no sentences to predict"):
+    with pytest.raises(UserError, match="text: found no sentences, expected some"):
         evaluate(good, [])
 
 

@@ -195,9 +195,9 @@ def test_the_file_of_an_estimate(tmp_path):
 @pytest.mark.parametrize(
     ("sentences", "message"),
     [
-        ([], "found no words in the text"),
-        ([[], []], "found no words in the text"),
-        ([["a"], ["b", "</s>"]], "found </s> as a word of sentence 2"),
+        ([], "text: found no words, expected some"),
+        ([[], []], "text: found no words, expected some"),
+        ([["a"], ["b", "</s>"]], "text: found </s> in sentence 2, expected words only"),
     ],
 )
 def test_texts_that_teach_nothing(sentences, message):

@@ -147,8 +147,8 @@ class Evaluation(NamedTuple):
         return math.pow(10.0, -self.log_prob / (self.num_words - self.num_unknown + self.num_sentences))
 
 
-def evaluate(model: BackoffModel, sentences: Iterable[Sequence[str]]) -> Evaluation:
-    """Predicts the words of sentences, and where these end.
+def evaluate(model: BackoffModel, sentences: Iterable[Sequence[str]], source: str = "text") -> Evaluation:
+    """Predicts the words of sentences, and where these end; `source` names their origin in errors.
 
     Raises:
         UserError: there are none.
@@ -160,5 +160,5 @@ def evaluate(model: BackoffModel, sentences: Iterable[Sequence[str]]) -> Evaluat
         counts += len(block), len(known) - len(block), int(np.count_nonzero(~known))
         log_prob += float(log_probs[known].sum())
     if not counts[0]:
-        raise UserError("found no sentences to predict, expected some")
+        raise UserError(f"{source}: found no sentences, expected some to predict")
     return Evaluation(*counts.tolist(), log_prob)

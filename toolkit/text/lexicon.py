@@ -8,7 +8,7 @@ from pathlib import Path
 from toolkit.errors import UserError
 from toolkit.files import atomic_write, read_lines
 
-UNKNOWN_WORDS = ("<UNK>", "<unk>", "<SPOKEN_NOISE>")
+STAND_INS = ("<UNK>", "<unk>", "<SPOKEN_NOISE>")
 """Words whose pronunciation stands for that of all that a lexicon lacks, where it has them; the first found counts."""
 
 RESERVED = re.compile(r"<eps>|<s>|</s>|<blk>|#\d+")
@@ -33,7 +33,7 @@ class Lexicon:
 
     def __getitem__(self, word: str) -> Pronunciation | None:
         """The first pronunciation of a word, or of what stands for unknown words; None if there is neither."""
-        for name in (word, *UNKNOWN_WORDS):
+        for name in (word, *STAND_INS):
             if name in self.pronunciations:
                 return self.pronunciations[name][0]
         return None

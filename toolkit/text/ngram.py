@@ -57,6 +57,7 @@ def estimate(
     order: int,
     vocabulary: Iterable[str] | None = None,
     prune: Sequence[int] = (),
+    source: str = "text",
 ) -> Estimate:
     """Estimates an n-gram model.
 
@@ -67,6 +68,7 @@ def estimate(
             words of the sentences, and <unk> with what smoothing leaves to a word never seen.
         prune: for each order the number of occurrences up to which n-grams are left out; the last number holds for
             all higher orders, the first must be 0, and they must not fall.
+        source: where the sentences come from, for messages.
 
     Raises:
         UserError: there are no words, or <s> or </s> is among them.
@@ -78,9 +80,9 @@ def estimate(
             f"found order {order} and thresholds {list(prune)}, expected 0 first, and none to fall"
         )
     words = [*SPECIAL, *dict.fromkeys(word for word in vocabulary or () if word not in SPECIAL)]
-    places, num_sentences, num_unknown = _places(sentences, words, vocabulary is None)
+    places, num_sentences, num_unknown = _places(sentences, words, vocabulary is None, source)
     if len(places) == 2 * num_sentences:
-        raise UserError("found no words in the text, expected some to learn from")
+        raise UserError(f"{source}: found no words, expected some to learn from")
     levels = _levels(places, order, len(words))
     discounts, fallbacks = [], []
     for number, level in enumerate(levels, 1):
@@ -91,7 +93,9 @@ def estimate(
     return Estimate(model, discounts, fallbacks, num_sentences, len(places) - 2 * num_sentences, num_unknown)
 
 
-def _places(sentences: Iterable[Sequence[str]], words: list[str], grow: bool) -> tuple[np.ndarray, int, int]:
+def _places(
+    sentences: Iterable[Sequence[str]], words: list[str], grow: bool, source: str
+) -> tuple[np.ndarray, int, int]:
     """The text as ids (P,), each sentence between <s> and </s>; the number of sentences, and of words not listed."""
     ids = {word: index for index, word in enumerate(words)}
     unknown, begin, end = (ids[word] for word in SPECIAL)
@@ -102,7 +106,7 @@ def _places(sentences: Iterable[Sequence[str]], words: list[str], grow: bool) ->
         for word in sentence:
             index = ids.get(word, -1)
             if index in (begin, end):
-                raise UserError(f"found {word} as a word of sentence {num_sentences}, expected words only")
+                raise UserError(f"{source}: found {word} in sentence {num_sentences}, expected words only")
             if index < 0:
                 if grow:
                     index = ids[word] = len(words)
