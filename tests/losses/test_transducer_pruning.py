@@ -6,7 +6,7 @@ import torch
 from tests.losses.transducer_cases import SIZES, TOPOLOGIES, sizes
 from toolkit.losses.transducer.config import TransducerLossConfig
 from toolkit.losses.transducer.pruned import pruned_loss_of_logits
-from toolkit.losses.transducer.pruning import needed_width, pruning_ranges
+from toolkit.losses.transducer.pruning import pruning_ranges
 from toolkit.losses.transducer.recursion import lattice_loss
 
 
@@ -70,18 +70,15 @@ def test_as_wide_as_the_utterance():
     assert torch.equal(ranges, torch.arange(4).expand(2, 6, 4))
 
 
-@pytest.mark.parametrize("width", [2, 3])
-def test_needed_width_is_the_narrowest_that_has_an_alignment(width):
+@pytest.mark.parametrize("width", [2, 3, 4])
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_how_many_tokens_fit(topology, width):
+    torch.manual_seed(0)
     frames, token_lengths = sizes()
-    for b in range(len(SIZES)):
-        one = frames[b : b + 1], token_lengths[b : b + 1]
-        counts = occupancies(1, 5, 4, *one, "regular")
-        needed = needed_width(*one, width, "regular")
-        for tried in (needed, needed - 1):
-            ranges = pruning_ranges(*counts, *one, tried, "regular")
-            logits, tokens = torch.zeros(*ranges.shape, 5), torch.ones(1, 4, dtype=torch.int64)
-            loss = pruned_loss_of_logits(logits, tokens, ranges, *one, TransducerLossConfig())
-            assert loss.isfinite() or tried < needed
-            assert loss.isinf() or tried == needed or needed == width
-    assert needed_width(frames, token_lengths, width, "modified") == width
-    assert needed_width(frames, token_lengths, width, "regular") == 4
+    counts = occupancies(len(SIZES), 5, 4, frames, token_lengths, topology)
+    ranges = pruning_ranges(*counts, frames, token_lengths, width, topology)
+    logits, tokens = torch.zeros(*ranges.shape, 5), torch.ones(len(SIZES), 4, dtype=torch.int64)
+    config = TransducerLossConfig(topology=topology)
+    loss = pruned_loss_of_logits(logits, tokens, ranges, frames, token_lengths, config)
+    steps = width - 1 if topology == "regular" else 1
+    assert torch.equal(loss.isfinite(), token_lengths <= steps * frames)

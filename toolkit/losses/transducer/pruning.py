@@ -17,8 +17,9 @@ def pruning_ranges(
 ) -> Tensor:
     """The R adjacent positions of each frame that keep most of the alignments' weight.
 
-    The first position begins at 0, never falls, and rises slowly enough that a path through the ranges exists; the
-    last frame's range ends at the last token, for which `needed_width` says how wide ranges must be.
+    The first position begins at 0, never falls, and rises slowly enough that a path through the ranges exists. The
+    last frame's range holds the end of the transcript, unless there are too many tokens to get there: more than
+    (R - 1) * frames in the topology "regular", more than frames in the others. The loss of these is inf.
 
     Args:
         symbol_occupancy: (B, T, U + 1) expected counts of the arcs that emit a token.
@@ -52,21 +53,3 @@ def pruning_ranges(
 def _never_falling(x: Tensor) -> Tensor:
     """The largest sequence below (B, T) that never falls."""
     return x.flip(1).cummin(dim=1).values.flip(1)
-
-
-def needed_width(frames: Tensor, token_lengths: Tensor, width: int, topology: str) -> int:
-    """`width`, or what more it takes to reach the last token of every utterance in time.
-
-    In the topology "regular" an utterance needs (width - 1) * frames >= tokens. In the others no width helps where
-    frames < tokens. On a GPU this waits for the lengths; give it those on the CPU.
-
-    Args:
-        frames: (B,) valid frames, at least 1.
-        token_lengths: (B,) valid tokens.
-        width: the least.
-        topology: "regular", "modified" or "constrained".
-    """
-    if topology != "regular":
-        return width
-    steps = (token_lengths + frames - 1).div(frames, rounding_mode="floor")
-    return max(width, 1 + int(steps.max()))
