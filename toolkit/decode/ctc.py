@@ -93,7 +93,7 @@ def greedy(log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
     scores, ids = log_probs.max(dim=-1)
     rows = zip(ids.cpu(), scores.float().cpu(), lengths.tolist(), strict=True)
     return [
-        [Hypothesis(_tokens(row[:length], score[:length]), float(score[:length].sum()))]
+        [Hypothesis(tokens_of_path(row[:length], score[:length]), float(score[:length].sum()))]
         for row, score, length in rows
     ]
 
@@ -116,7 +116,7 @@ def align(log_probs: Tensor, tokens: list[int]) -> list[Token]:
     if needed > len(log_probs):
         raise ValueError(f"{len(tokens)} tokens need {needed} frames, found {len(log_probs)}")
     path, scores = forced_align(log_probs[None].float().cpu(), torch.tensor([tokens]))
-    return _tokens(path[0], scores[0])
+    return tokens_of_path(path[0], scores[0])
 
 
 def _continued(state: CtcGreedyState, tokens: list[Token]) -> tuple[Token, ...]:
@@ -132,7 +132,7 @@ def _continued(state: CtcGreedyState, tokens: list[Token]) -> tuple[Token, ...]:
     return (*state.tokens[:-1], joined, *new[1:])
 
 
-def _tokens(path: Tensor, scores: Tensor) -> list[Token]:
+def tokens_of_path(path: Tensor, scores: Tensor) -> list[Token]:
     """Runs of equal non-blank symbols along a path (T,)."""
     if not len(path):
         return []

@@ -149,4 +149,6 @@ def _separator(tokenizer: Tokenizer) -> int | None:
     """The token between words, where no word begins with it by itself, as those of sentencepiece may."""
     one, two = tokenizer.encode("a"), tokenizer.encode("a a")
     between = two[len(one) : -len(one)]
-    return between[0] if two == [*one, *between, *one] and len(between) == 1 else None
+    if two != [*one, *between, *one] or [tokenizer.tokens[index] for index in between] != [SPACE]:
+        return None
+    return between[0]
