@@ -214,7 +214,7 @@ def test_differences():
 
 SURFACE = {
     "ssl": "task seed data crop_seconds speech objective view init optim train",
-    "asr": "task seed data tokenizer speech init mask channel_mask spec_augment head_dropout optim train",
+    "asr": "task seed data tokenizer speech init mask channel_mask spec_augment ctc transducer attention optim train",
     "speaker": "task seed data speed_speakers crop_seconds speech init head margin optim train",
     "diarization": "task seed data chunk_seconds speech init head optim train",
     "lm": "task seed data tokenizer_from tokenizer network optim train",
@@ -313,7 +313,7 @@ IMPOSSIBLE = [
     ),
     ("mask.prob=2", "mask: prob must be in"),
     ("mask.span=0", "span must be positive"),
-    ("head_dropout=1.5", "head_dropout must be in"),
+    ("ctc.dropout=1.5", "ctc: dropout must be in"),
     ("optim.lr=0", "lr must be positive"),
     ("optim.lr=.nan", "lr must be positive"),
     ("optim.optimizer.betas=[0.9]", "betas must be two numbers"),
