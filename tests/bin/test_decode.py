@@ -114,6 +114,57 @@ def test_words_with_times_of_ones_own_audio(place, decoded, capsys):
 
 
 @pytest.fixture(scope="module")
+def causal(place):
+    """A second model of the same tokens, which can be streamed: CTC and a transducer."""
+    encoder = {
+        "name": "zipformer",
+        "causal": True,
+        "embed": "stack",
+        "downsampling": [1, 2],
+        "num_layers": [1],
+        "dims": [16],
+        "unmasked_dims": [16],
+        "feed_forward_dims": [24],
+        "num_heads": [2],
+        "kernel_sizes": [5],
+        "output_downsampling": 1,
+        "chunk_size": 8,
+        "left_context": 32,
+    }
+    raw = {
+        "data": {"train": "synthetic:5"},
+        "speech": {"frontend": {"normalize": False}, "encoder": encoder},
+        "transducer": {"scale": 1.0, "joiner_dim": 16, "predictor": {"dim": 16}},
+    }
+    task = AsrTask(build(AsrConfig, raw, "test"), place / "causal", 0)
+    task.prepare()
+    torch.manual_seed(3)
+    model = task.build_model()
+    torch.nn.init.normal_(model.ctc[1].weight, std=2.0)
+    torch.nn.init.normal_(model.transducer.joiner.output.weight, std=2.0)
+    save_model(place / "causal", model, task.config)
+    return place / "causal"
+
+
+def test_streaming_finds_what_is_found_at_once(place, causal, capsys):
+    searches = place / "streams.yaml"
+    searches.write_text("ctc: {name: ctc_greedy}\nbeam: {name: modified_beam, beam: 3}\n")
+    common = "--model", causal, "--cuts", place / "cuts.jsonl.gz", "--searches", searches
+    run(place, *common, "--out", place / "whole")
+    run(place, *common, "--out", place / "stream", "--streaming", "--streaming.endpoint.enabled=false")
+    printed = capsys.readouterr().out
+    for name in ("ctc", "beam"):
+        text, words = ((place / folder / name / "text").read_text() for folder in ("whole", "stream"))
+        assert text == words and len(text.split()) > 8
+        found = json.loads((place / "stream" / name / "latency.json").read_text())
+        # A token is known at the end of its chunk of 0.32 s at the latest, by the greedy search.
+        assert 0 < found["real_time_factor"] and found["algorithmic"] <= found["mean"] <= found["greatest"]
+        assert found["algorithmic"] < 0.32 or name == "beam"
+        assert f"{name}: latency {found['mean']:.2f} s" in printed
+    assert (place / "stream/wer-summary.txt").read_text() == (place / "whole/wer-summary.txt").read_text()
+
+
+@pytest.fixture(scope="module")
 def aligned(place):
     run(place, "--cuts", place / "cuts.jsonl.gz", "--out", place / "ali", "--align")
     return place / "ali"
@@ -144,6 +195,12 @@ def test_results_can_be_scored(place, aligned, name):
         (["--cuts", "{}/cuts.jsonl.gz"], "--cuts needs --out"),
         (["a.wav", "--align"], "--align needs --cuts"),
         (["a.wav", "b.wav", "--format", "srt"], "--format srt of several files needs --out"),
+        (["a.wav", "--streaming.chunk_size=8"], "--streaming.KEY=VALUE needs --streaming"),
+        (
+            ["{}/lost.flac", "--streaming"],
+            "speech.encoder.name: found 'conformer', expected 'zipformer' for streaming",
+        ),
+        (["{}/lost.flac", "--streaming", "--streaming.chunks=8"], "unknown key chunks"),
         (["a.wav", "--searches", "x.yaml"], "several searches need --out"),
         (
             ["{}/lost.flac", "--searches", "greedi"],

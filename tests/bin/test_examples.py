@@ -13,6 +13,8 @@ from toolkit import config
 from toolkit.bench.loading import loader_task
 from toolkit.bench.pretraining import make_task
 from toolkit.tasks import task_class
+from toolkit.tasks.searches import read_searches
+from toolkit.tasks.streams import read_streaming
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = sorted(
@@ -70,6 +72,8 @@ def test_example(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
         check_train(*parser.parse_known_args(arguments))
     elif name == "bench":
         check_bench(*parser.parse_known_args(arguments))
+    elif name == "decode":
+        check_decode(*parser.parse_known_args(arguments))
     else:
         parser.parse_args(arguments)
 
@@ -79,6 +83,17 @@ def check_train(args: argparse.Namespace, overrides: list[str]) -> None:
     assert args.exp or args.print_config
     raw = config.apply_overrides(config.read_yaml(args.config), overrides)
     config.build(task_class(raw["task"], args.config).Config, raw, args.config)
+
+
+def check_decode(args: argparse.Namespace, overrides: list[str]) -> None:
+    """Searches have to be known, files of them to be there, and settings to be theirs."""
+    of_streaming = [text for text in overrides if text.startswith("--streaming.")]
+    of_searches = [text for text in overrides if text not in of_streaming]
+    assert args.streaming or not of_streaming
+    assert read_streaming(of_streaming)
+    assert args.searches or not of_searches
+    if args.searches:
+        assert read_searches(args.searches, of_searches)
 
 
 def check_bench(args: argparse.Namespace, overrides: list[str]) -> None:

@@ -1,7 +1,7 @@
 """Turn recordings into text, or find the times of known text."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from toolkit.bin._arguments import (
 )
 
 if TYPE_CHECKING:
+    from toolkit.decode.latency import Simulation
     from toolkit.tasks.recognize import Recognized
 
 EPILOG = """
@@ -21,7 +22,7 @@ examples:
   print what is said in audio files of any length:
     python -m toolkit.bin.decode --model exp/asr/model talk.wav more/*.flac
   subtitles of a film:
-    python -m toolkit.bin.decode --model exp/asr/model film.mp4 --format srt > film.srt
+    python -m toolkit.bin.decode --model exp/asr/model film.mp4 --format srt --out subtitles
   a manifest, to files that `score wer` takes:
     python -m toolkit.bin.decode --model exp/asr/model --cuts cuts_test.jsonl.gz --out exp/asr/test
   with another search, and one of its settings changed:
@@ -29,14 +30,18 @@ examples:
       --searches modified_beam --searches.modified_beam.beam=8
   several searches at once, each to a folder of its own in --out:
     python -m toolkit.bin.decode --model exp/asr/model --cuts cuts_test.jsonl.gz --out exp/asr/test \\
-      --searches egs/librispeech/asr/conf/decode.yaml
+      --searches egs/librispeech/asr/conf/decode_transducer.yaml
+  chunk by chunk, as if it arrived in real time, with latencies (causal models):
+    python -m toolkit.bin.decode --model exp/asr/model --cuts cuts_test.jsonl.gz --out exp/asr/stream --streaming \
+      --streaming.chunk_size=16
   the times of the words and characters of known transcripts:
     python -m toolkit.bin.decode --model exp/asr/model --cuts cuts_train.jsonl.gz --out exp/asr/ali --align
 
 --out gets text (Kaldi: id, words), words.ctm and tokens.ctm (id, channel, start, duration, word, confidence),
 nbest.jsonl from searches with several readings, and skipped.jsonl with the recordings that could not be used, and why.
 Where the cuts have transcripts, recogs.txt and errs.txt show the errors in icefall's form, and wer-summary.txt has the
-error rate of every search. A file for --searches has a key for each search:
+error rate of every search. --streaming adds latency.json: seconds from the end of a token until it was shown for good.
+A file for --searches has a key for each search:
   greedy: {name: greedy}
   beam_lm: {name: modified_beam, beam: 8, fusion: {ngram: exp/lm/4gram.arpa, ngram_scale: 0.3}}
 """
@@ -65,6 +70,12 @@ def parser() -> argparse.ArgumentParser:
         "--align", action="store_true", help="align the transcripts of the cuts instead of recognising"
     )
     result.add_argument(
+        "--streaming",
+        action="store_true",
+        help="simulate that the audio arrives in real time; --streaming.KEY=VALUE sets chunk_size, left_context, "
+        "tail_seconds, endpoint.enabled, ...",
+    )
+    result.add_argument(
         "--window-seconds",
         type=float,
         default=60,
@@ -85,21 +96,34 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.data.recordings import named_recordings
     from toolkit.tasks.recognize import Recognizer, WindowConfig
     from toolkit.tasks.searches import is_file
+    from toolkit.tasks.streams import read_streaming, recognize_streams
 
     check(args, overrides)
     window = WindowConfig(args.window_seconds, args.overlap_seconds)
     recognizer = Recognizer(args.model, args.device, window, args.batch_seconds)
     recordings = named_recordings(args.cuts, args.files, recognizer.sampling_rate)
-    texts = transcripts(args.cuts) if args.cuts else {}
+    texts = transcripts(args.cuts, recognizer.tokenizer.normalize) if args.cuts else {}
     skipped: list[dict[str, str]] = []
+    simulations: dict[str, list[Simulation]] = {}
     if args.align:
         names, found = ["align"], recognizer.align(recordings, texts, skipped)
     else:
-        searches = recognizer.searches(args.searches, overrides)
-        names, found = list(searches), recognizer.recognize(recordings, searches, skipped)
+        of_streaming = [text for text in overrides if text.startswith("--streaming.")]
+        searches = recognizer.searches(
+            args.searches, [text for text in overrides if text not in of_streaming]
+        )
+        names = list(searches)
+        if args.streaming:
+            simulations = {name: [] for name in names}
+            streams = searches, read_streaming(of_streaming), simulations
+            found = recognize_streams(recognizer, recordings, *streams, skipped)
+        else:
+            found = recognizer.recognize(recordings, searches, skipped)
     if args.out:
         folders = {name: Path(args.out, name if is_file(args.searches) else "") for name in names}
         write(found, folders, args, texts, skipped)
+        for name, course in simulations.items():
+            write_latency(folders[name], name, course)
     else:
         show(found, names[0], args.format, skipped)
 
@@ -115,18 +139,22 @@ def check(args: argparse.Namespace, overrides: list[str]) -> None:
         raise UserError("command line: --align needs --cuts with transcripts")
     if args.align and (args.searches or overrides):
         raise UserError("command line: --align searches nothing; leave out --searches")
+    if args.align and args.streaming:
+        raise UserError("command line: --align hears the whole recording; leave out --streaming")
+    if not args.streaming and any(text.startswith("--streaming.") for text in overrides):
+        raise UserError("command line: --streaming.KEY=VALUE needs --streaming")
     if not args.out and is_file(args.searches):
         raise UserError("command line: several searches need --out, a folder for what each of them finds")
     if not args.out and args.format in ("srt", "vtt", "textgrid") and len(args.files) > 1:
         raise UserError(f"command line: --format {args.format} of several files needs --out")
 
 
-def transcripts(cuts: str) -> dict[str, str]:
-    """Cut id -> what is said in it."""
+def transcripts(cuts: str, normalize: Callable[[str], str]) -> dict[str, str]:
+    """Cut id -> what is said in it, in the form in which the model learned such texts."""
     from toolkit.data.manifests import open_cuts
     from toolkit.tasks.asr import transcript
 
-    return {cut.id: transcript(cut) for cut in open_cuts(cuts)}
+    return {cut.id: normalize(transcript(cut)) for cut in open_cuts(cuts)}
 
 
 def write(
@@ -159,6 +187,22 @@ def write(
         write_lines(out / "wer-summary.txt", icefall.summary(errors))
         print("\n".join(icefall.summary(errors)))
     print(f"{len(results)} recordings in {out}; {len(skipped)} skipped, listed in {out / 'skipped.jsonl'}")
+
+
+def write_latency(folder: Path, name: str, simulations: list["Simulation"]) -> None:
+    """Writes latency.json of a search, and says it in a line."""
+    from toolkit.decode.latency import latency
+    from toolkit.files import write_json
+
+    found = latency(simulations)
+    if found is None:
+        print(f"{name}: nothing was said, so there is no latency")
+        return
+    write_json(folder / "latency.json", found._asdict())
+    print(
+        f"{name}: latency {found.mean:.2f} s (90 % within {found.percentile90:.2f} s), {found.algorithmic:.2f} s of it "
+        f"without computation; real-time factor {found.real_time_factor:.3f}"
+    )
 
 
 def show(found: Iterable["Recognized"], name: str, form: str, skipped: list[dict[str, str]]) -> None:

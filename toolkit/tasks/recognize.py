@@ -27,7 +27,7 @@ from toolkit.errors import UserError
 from toolkit.models.base import SHORTEST_SECONDS
 from toolkit.tasks.apply import Skipped, pick_device
 from toolkit.tasks.load import load_task_and_model
-from toolkit.tasks.searches import read_searches
+from toolkit.tasks.searches import check_head, read_searches, simplest
 from toolkit.text.tokenizer import SPACE, UNKNOWN
 
 AT_ONCE = 256
@@ -109,8 +109,10 @@ class Recognizer:
         self.window, self.batch_seconds = window, batch_seconds
 
     def searches(self, named: str | None, overrides: Sequence[str] = ()) -> dict[str, Search]:
-        """What `recognize` takes; arguments and errors as those of `read_searches`."""
-        configs = read_searches(named, overrides, self.model)
+        """What `recognize` takes, from `read_searches`; UserError for those that the model cannot do."""
+        configs = read_searches(named or simplest(self.model), overrides)
+        for name, config in configs.items():
+            check_head(config.name, name, self.model)
         parts = self.model, self.tokenizer, self.device
         return {name: SEARCHES[config.name](config, *parts) for name, config in configs.items()}
 
@@ -139,7 +141,7 @@ class Recognizer:
                     continue
                 found.append(next(results))
                 if piece.last:
-                    readings = {name: self._joined([window[name] for window in found]) for name in searches}
+                    readings = {name: self.readings([window[name] for window in found]) for name in searches}
                     yield Recognized(piece.recording.id, readings)
 
     @torch.inference_mode()
@@ -171,7 +173,7 @@ class Recognizer:
                     skipped.append(skipped_row(recording.id, recording.path, f"does not fit: {error}"))
                     continue
                 score = sum(token.score * (token.end - token.start) for token in tokens)
-                yield Recognized(recording.id, {"align": self._joined([[Hypothesis(tokens, score)]])})
+                yield Recognized(recording.id, {"align": self.readings([[Hypothesis(tokens, score)]])})
 
     def _windows(self, recording: Recording) -> Iterator[Window]:
         rate = self.sampling_rate
@@ -241,8 +243,8 @@ class Recognizer:
                     results[index][name] = hypotheses
         return results
 
-    def _joined(self, windows: list[list[Hypothesis]]) -> list[Reading]:
-        """The readings of a recording from the n-best lists of its windows."""
+    def readings(self, windows: list[list[Hypothesis]]) -> list[Reading]:
+        """The readings of a recording from the n-best lists of its windows, whose times count from their own starts."""
         if len(windows) == 1:
             return [self._reading(self._timed(hypothesis, 0.0)) for hypothesis in windows[0]]
         step = self.window.seconds - self.window.overlap
@@ -269,7 +271,12 @@ class Recognizer:
         )
 
     def _words(self, hypothesis: Hypothesis) -> list[Word]:
-        return join_words(self._symbols(hypothesis.tokens)) if hypothesis.words is None else hypothesis.words
+        if hypothesis.words is not None:
+            return hypothesis.words
+        symbols = self._symbols(hypothesis.tokens)
+        if self.tokenizer.joins:
+            return join_words(symbols)
+        return [symbol for symbol in symbols if symbol.text != UNKNOWN]
 
     def _symbols(self, tokens: Iterable[Token]) -> list[Word]:
         return [Word(self.tokenizer.tokens[token.id], *token[1:]) for token in tokens]

@@ -16,26 +16,37 @@ from toolkit.errors import UserError
 from toolkit.models.asr import AsrModel
 
 
-def read_searches(named: str | None, overrides: Sequence[str], model: AsrModel) -> dict[str, Any]:
+def read_searches(named: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The configuration of each search by its name, which is that of the folder for its results.
 
     Args:
-        named: a name of `SEARCHES`, a YAML file, or None for the simplest that the model can do.
+        named: a name of `SEARCHES`, or a YAML file.
         overrides: settings such as "--searches.beam_lm.beam=4".
-        model: which shall do them.
 
     Raises:
-        UserError: no such search or file, or a search that the model has no head for.
+        UserError: no such search, file or setting.
     """
-    if named is None:
-        named = "greedy" if model.transducer is not None else "ctc_greedy"
     raw: dict[str, Any] = _read(named) if is_file(named) else {named: {"name": named}}
     raw = config.apply_overrides({"searches": raw}, overrides)
     if unknown := sorted(set(raw) - {"searches"}):
         raise UserError(
             f"command line: found --{unknown[0]}, expected settings such as --searches.NAME.beam=4"
         )
-    return {name: _build(section, name, named, model) for name, section in raw["searches"].items()}
+    return {name: _build(section, name, named) for name, section in raw["searches"].items()}
+
+
+def simplest(model: AsrModel) -> str:
+    """The name of the greedy search that a model can do."""
+    return "greedy" if model.transducer is not None else "ctc_greedy"
+
+
+def check_head(kind: str, where: str, model: AsrModel) -> None:
+    """Raises UserError if a model has no head for a kind of search."""
+    head = "ctc" if kind in ("ctc_greedy", "ctc_beam", "hlg") else "transducer"
+    if getattr(model, head) is None:
+        raise UserError(
+            f"{where}: {kind} needs {head}.scale over 0 in training, found a model without that head"
+        )
 
 
 def is_file(named: str | None) -> bool:
@@ -54,7 +65,7 @@ def _read(path: str) -> dict[str, Any]:
     return found
 
 
-def _build(section: Any, name: str, source: str, model: AsrModel) -> Any:
+def _build(section: Any, name: str, source: str) -> Any:
     where = f"{source}: {name}"
     kind = section.get("name") if isinstance(section, dict) else None
     if kind not in SEARCHES:
@@ -62,10 +73,5 @@ def _build(section: Any, name: str, source: str, model: AsrModel) -> Any:
     if not name or "/" in name or name.startswith("."):
         raise UserError(
             f"{where}: found a name that cannot be that of a folder, expected letters, digits and _"
-        )
-    head = "ctc" if kind in ("ctc_greedy", "ctc_beam", "hlg") else "transducer"
-    if getattr(model, head) is None:
-        raise UserError(
-            f"{where}: {kind} needs {head}.scale over 0 in training, found a model without that head"
         )
     return config.build(SEARCHES[kind].Config, section, where)
