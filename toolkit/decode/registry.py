@@ -7,6 +7,7 @@ from torch import Tensor
 from toolkit.decode.ctc import CtcGreedy
 from toolkit.decode.ctc_beam import CtcBeam
 from toolkit.decode.greedy import Greedy
+from toolkit.decode.hlg import Hlg
 from toolkit.decode.hypothesis import Hypothesis
 from toolkit.decode.modified_beam import ModifiedBeam
 from toolkit.decode.rescoring import Rescoring
@@ -25,6 +26,7 @@ class Search(Protocol):
 SEARCHES = {
     "ctc_greedy": CtcGreedy,
     "ctc_beam": CtcBeam,
+    "hlg": Hlg,
     "greedy": Greedy,
     "modified_beam": ModifiedBeam,
     "rescoring": Rescoring,
