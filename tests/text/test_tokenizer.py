@@ -23,7 +23,7 @@ def tokenizer(request):
 
 
 def test_first_symbols(tokenizer):
-    assert tokenizer.tokens[:2] == ["<blk>", "<unk>"]
+    assert tokenizer.tokens[:2] == ["<blk>", "<unk>"] and tokenizer.joins
     assert len(set(tokenizer.tokens)) == len(tokenizer.tokens)
 
 
@@ -37,7 +37,11 @@ def test_text_comes_back(tokenizer):
 
 def test_what_is_unknown_is_left_out(tokenizer):
     ids = tokenizer.encode("cat漢cat")
-    assert 1 in ids
+    assert (
+        1 in ids
+        and tokenizer.unknown("cat 漢字cat漢") == ["漢", "字", "漢"]
+        and not tokenizer.unknown("a cat")
+    )
     assert tokenizer.decode(ids) == "catcat"
     assert tokenizer.decode([0, *tokenizer.encode("mat"), 0]) == "mat"
 
@@ -90,7 +94,8 @@ def test_phones(lexicon, tmp_path):
         assert isinstance(tokenizer, PhoneTokenizer)
         assert tokenizer.tokens == ["<blk>", "<unk>", "AE", "AH", "K", "S", "T"]
         assert tokenizer.encode("a cat dog") == [3, 4, 2, 6, 1] and tokenizer.encode(" ") == []
-        assert tokenizer.decode([0, 3, 1, 4]) == "AH K"
+        assert tokenizer.decode([0, 3, 1, 4]) == "AH K" and not tokenizer.joins
+        assert tokenizer.unknown("a dog, cat") == ["DOG,"]
         assert tokenizer.lexicon.pronunciations["CAT"] == [("K", "AE", "T"), ("K", "AH", "T")]
     (tmp_path / "model" / "lexicon.txt").write_text("CAT K EH T\n")
     with pytest.raises(UserError, match="lexicon.txt:1: found 'EH', which is no token of the model"):

@@ -66,6 +66,8 @@ class Tokenizer(Protocol):
 
     tokens: list[str]
     """Symbol of each id."""
+    joins: bool
+    """Whether symbols are parts of words, which follow one another without space; phones are not."""
     normalize: Normalizer
     """What text goes through before it is encoded, and references before they are compared with what was decoded."""
 
@@ -89,6 +91,8 @@ class CharTokenizer:
     >>> tokenizer.encode("ab a"), tokenizer.decode([3, 4, 2, 3])
     ([3, 4, 2, 3], 'ab a')
     """
+
+    joins = True
 
     def __init__(self, tokens: list[str], normalize: Normalizer = AS_IS) -> None:
         self.tokens, self.normalize = tokens, normalize
@@ -124,6 +128,8 @@ class CharTokenizer:
 
 class SentencePieceTokenizer:
     """Sub-word units of a sentencepiece model."""
+
+    joins = True
 
     def __init__(self, model: bytes, normalize: Normalizer = AS_IS) -> None:
         import sentencepiece
@@ -215,6 +221,8 @@ class PhoneTokenizer:
     >>> tokenizer.encode("cat dog"), tokenizer.decode([2, 3, 1])
     ([2, 3, 1], 'K T')
     """
+
+    joins = False
 
     def __init__(self, tokens: list[str], lexicon: Lexicon, normalize: Normalizer = AS_IS) -> None:
         self.tokens, self.lexicon, self.normalize = tokens, lexicon, normalize
