@@ -39,14 +39,14 @@ def read_phrases(path: str | Path, tokenizer: Tokenizer, score: float) -> list[P
         tokens = tokenizer.encode(text)
         if not tokens:
             raise UserError(f"{path}:{number}: found {text!r}, expected a phrase of words")
-        if 1 in tokens:
-            unknown.append((number, text))
+        if strange := tokenizer.unknown(text):
+            unknown.append((number, text, strange[0]))
         phrases.append(Phrase(tokens, _number(path, number, own) if tab else score))
     if unknown:
-        number, text = unknown[0]
-        more = f" and {len(unknown) - 1} more such lines" if len(unknown) > 1 else ""
+        number, text, strange = unknown[0]
+        more = f" ({len(unknown)} such lines)" if len(unknown) > 1 else ""
         raise UserError(
-            f"{path}:{number}: found {text!r}{more}, expected symbols of the model's tokens.txt only"
+            f"{path}:{number}: found {text!r}{more}, expected no {strange!r}, which the model lacks"
         )
     if not phrases:
         raise UserError(f"{path}: found no phrase, expected one a line")
