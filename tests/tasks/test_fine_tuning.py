@@ -6,8 +6,10 @@ import pytest
 import torch
 
 import toolkit
+from tests.models.test_invariance import FRONT, TRANSFORMER
 from tests.tasks.small import SMALLER_ENCODER
-from toolkit import config
+from toolkit import checkpoint, config
+from toolkit.bin import export
 from toolkit.errors import UserError
 from toolkit.models.adaptation import is_added
 from toolkit.optim.build import build_optimizer
@@ -42,10 +44,10 @@ def pretrained(tmp_path_factory):
     return folder
 
 
-def fine_tuning(name, folder, pretrained, **init):
+def fine_tuning(name, folder, pretrained, speech=SPEECH, **init):
     raw = {
         "data": {"train": "synthetic:8", "sampler": {"max_duration": 8, "num_buckets": 1}},
-        "speech": SPEECH,
+        "speech": speech,
         "init": {"model": str(pretrained), "lr_factor": 0.1} | init,
         "train": {"average_decay": 0.9},
     }
@@ -118,6 +120,32 @@ def test_a_model_that_was_adapted_is_one_to_begin_with(tmp_path, pretrained):
         UserError, match="other/model.safetensors: found an encoder with adapters, expected one with"
     ):
         task.initialize(task.build_model(), print)
+
+
+@pytest.mark.parametrize("kind", ADAPTATIONS)
+def test_other_programs_get_merged_weights_or_none(tmp_path, kind):
+    speech = {
+        "frontend": {"name": "waveform"} | FRONT["waveform"][0],
+        "encoder": {"name": "transformer"} | TRANSFORMER,
+    }
+    cls = task_class("encoder", "test")
+    settings = config.build(cls.Config, {"speech": speech}, "test")
+    save_model(tmp_path / "old", cls(settings, tmp_path, 0).build_model(), settings)
+    adaptation = ADAPTATIONS[kind]
+    task = fine_tuning("speaker", tmp_path / "new", tmp_path / "old", adaptation=adaptation, speech=speech)
+    model = changed(task)
+    command = ["--to", "hf", "--model", str(tmp_path / "new"), str(tmp_path / "hf")]
+    if kind == "adapters":
+        with pytest.raises(
+            UserError, match="init.adaptation: found encoder.layers.0.adapter.norm.weight in the enc"
+        ):
+            export.main(command)
+        return
+    export.main(command)
+    written, _ = checkpoint.load(tmp_path / "hf" / "model.safetensors")
+    out = model.speech.encoder.layers[1].attention.out
+    torch.testing.assert_close(written["encoder.layers.1.attention.out_proj.weight"], out.merged().weight)
+    assert not torch.equal(out.merged().weight, out.weight)
 
 
 def test_lower_layers_learn_more_slowly(tmp_path, pretrained):

@@ -161,3 +161,34 @@ def test_the_train_command(tmp_path, capsys):
     assert json.loads(skipped)["id"].endswith("lm.txt:101")
     said = capsys.readouterr().out
     assert "tokens a second" in said and "largest batch fits: " in said and "perplexity" in said
+
+
+@pytest.mark.usefixtures("process_settings")
+def test_a_run_that_is_interrupted_ends_the_same(tmp_path, monkeypatch):
+    """Within an epoch, in a block that was shuffled."""
+    (tmp_path / "lm.txt").write_text("\n".join("abc" * (1 + n % 9) for n in range(120)))
+    (tmp_path / "lm.yaml").write_text("task: lm\nnetwork: {dim: 8, num_layers: 1, dropout: 0.2}\n")
+
+    def run(folder):
+        settings = [
+            *(f"--data.train={tmp_path}/lm.txt", "--train.max_updates=20", "--train.checkpoint_every=6"),
+            *("--data.sampler.max_characters=100", "--data.sampler.max_length=50", "--train.threads=1"),
+            *("--data.sampler.buffer_size=50", "--train.average_decay=0.9"),
+        ]
+        train.main(["--config", str(tmp_path / "lm.yaml"), "--exp", str(tmp_path / folder), *settings])
+        return (tmp_path / folder / "model" / "model.safetensors").read_bytes()
+
+    plain = LmTask.loss
+
+    def fail(task, model, batch):
+        if task.update == 15:
+            raise KeyboardInterrupt
+        return plain(task, model, batch)
+
+    expected = run("whole")
+    monkeypatch.setattr(LmTask, "loss", fail)
+    with pytest.raises(KeyboardInterrupt):
+        run("broken")
+    monkeypatch.undo()
+    assert run("broken") == expected
+    assert "going on from" in (tmp_path / "broken" / "log.txt").read_text()

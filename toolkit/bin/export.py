@@ -35,9 +35,11 @@ def main(argv: list[str] | None = None) -> None:
     import toolkit
     from toolkit.bin._output import check_new
     from toolkit.export.hf import write_hf
+    from toolkit.models.adaptation import merge
 
     check_new(Path(args.output))
     model = toolkit.load(args.model)
+    merge(model)
     write_hf(args.output, model.config.speech, model.speech.state_dict())
     print(f"{args.output}: {', '.join(sorted(path.name for path in Path(args.output).iterdir()))}")
 

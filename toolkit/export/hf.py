@@ -9,6 +9,7 @@ from torch import Tensor
 from toolkit import config
 from toolkit.errors import UserError
 from toolkit.files import atomic_write, write_json
+from toolkit.models.adaptation import is_added
 from toolkit.models.base import SpeechConfig
 from toolkit.models.hugging_face import FIXED, MODEL_TYPES, parameter_names, settings_of
 
@@ -33,6 +34,10 @@ def write_hf(
         UserError: an encoder or settings that Hugging Face has no model for.
     """
     settings = hf_settings(speech, model_type)
+    if added := next(filter(is_added, weights), None):
+        raise UserError(
+            f"init.adaptation: found {added} in the encoder, for which Hugging Face's models have no place"
+        )
     tensors = {}
     for ours, theirs in parameter_names(speech).items():
         for name, part in zip(theirs, weights[ours].chunk(len(theirs)), strict=True):
