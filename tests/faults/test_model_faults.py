@@ -99,11 +99,17 @@ SPOILT: dict[str, tuple[str, str, Content | None, str]] = {
         b"<blk> 0\n\xe9 1\n",
         ": not a UTF-8 text file, expected the tokens",
     ),
-    "damaged sentencepiece model": (
+    "tokenizer of no type": (
         "asr",
-        "tokenizer.model",
-        b"\x00",
-        ": empty or damaged, expected a sentencepiece",
+        "tokenizer.yaml",
+        "type: letters\n",
+        ": type: found 'letters', expected one of 'char', 'sentencepiece', 'phone'",
+    ),
+    "unknown step of normalisation": (
+        "asr",
+        "tokenizer.yaml",
+        "type: char\nnormalize: [small]\n",
+        ": top level: normalize: found 'small', expected steps among nfc, ",
     ),
     "no speakers": ("speaker", "speakers.txt", None, ": no such file, expected the speakers"),
     "speakers not in UTF-8": (
@@ -121,6 +127,12 @@ def test_spoilt_model_directory(kind: str, desk: Desk) -> None:
     command = {"asr": f"decode --model m {WAV}", "speaker": f"embed --model m --output new {WAV}"}[task]
     assert not desk.flaws(Fault(kind, command, f"m/{file}{complaint}", {"m": copy_of(task, {file: content})}))
     assert not (desk.folder / "new").exists()
+
+
+def test_damaged_sentencepiece_model(desk: Desk) -> None:
+    spoilt = copy_of("asr", {"tokenizer.yaml": "type: sentencepiece\n", "tokenizer.model": b"\x00"})
+    expect = "m/tokenizer.model: empty or damaged, expected a sentencepiece"
+    assert not desk.flaws(Fault("model", f"decode --model m {WAV}", expect, {"m": spoilt}))
 
 
 @pytest.mark.parametrize(("task", "file"), [("asr", "tokens.txt"), ("speaker", "speakers.txt")])

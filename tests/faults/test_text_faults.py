@@ -11,6 +11,7 @@ EER = "score eer --trials trials --scores"
 DER = "score der --ref ref.rttm --hyp"
 VERIFY = "verify --embeddings embeddings --output new --trials"
 QUALITY = "quality --labels frame_labels/cuts.jsonl.gz --alignment"
+NGRAM = "ngram estimate --out new"
 REPORT = "report --exp exp/asr --out new --config"
 TURN = "SPEAKER m 1 0 5 <NA> <NA> x <NA> <NA>\n"
 PAIR, OTHER = "synthetic-0-0000 synthetic-0-0004", "synthetic-0-0000 synthetic-0-0001"
@@ -167,6 +168,25 @@ TEXTS: dict[str, tuple[str, Content, str]] = {
         "x: found none of the 6 utterances, such as syn",
     ),
     "alignment not in UTF-8": (f"{QUALITY} x", LATIN, "x: not a UTF-8 text file, expected an alignment"),
+    "text missing": (f"{NGRAM} x", harness.nothing, "x: no such file, expected text, a sentence a line, or"),
+    "text not in UTF-8": (f"{NGRAM} x", LATIN, "x:1: not UTF-8 .*, expected text, a sentence a line"),
+    "text without words": (f"{NGRAM} x", "\n \n", "x: found no words, expected some to learn from"),
+    "text that ends sentences": (
+        f"{NGRAM} x",
+        "a b\na </s>\n",
+        "x: found </s> in sentence 2, expected words",
+    ),
+    "text of a tokenizer empty": ("tokenizer learn --out new x", "\n", "found no text in the transcripts"),
+    "text to cover cut short": (
+        "tokenizer coverage asr x.txt.gz",
+        start_of("cuts.jsonl.gz"),
+        r"x.txt.gz:\d+: damaged gzip file",
+    ),
+    "vocabulary missing": (
+        f"{NGRAM} ref --vocabulary x",
+        harness.nothing,
+        "x: no such file, expected a word a",
+    ),
     "description missing": (f"{REPORT} x.yaml", harness.nothing, "x.yaml: no such file"),
     "description malformed": (f"{REPORT} x.yaml", "sections: [", r"x.yaml:\d: not YAML"),
     "description of an unknown kind": (
