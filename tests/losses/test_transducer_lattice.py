@@ -1,5 +1,8 @@
 """The recursion over lattices against all alignments counted out, in double precision."""
 
+import importlib.util
+import re
+
 import pytest
 import torch
 
@@ -7,6 +10,7 @@ from tests.losses.transducer_cases import SIZES, TOPOLOGIES, random_scores, size
 from toolkit.errors import UserError
 from toolkit.losses.transducer.config import TransducerLossConfig
 from toolkit.losses.transducer.recursion import lattice_loss
+from toolkit.losses.transducer.simple import simple_loss
 
 BANDS = {
     "all positions": ([0, 0, 0, 0, 0], 5),
@@ -131,5 +135,27 @@ def test_what_is_not_a_number_stays_so():
 def test_backends_that_do_not_fit_are_refused():
     blank, target = random_scores(5)
     config = TransducerLossConfig(backend="triton")
-    with pytest.raises(UserError, match="backend 'triton' cannot compute on 'cpu'"):
+    with pytest.raises(UserError, match="backend 'triton': found tensors on cpu, expected cuda"):
         lattice_loss(blank, target, *arguments("all positions")[:3], config)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("k2") is not None, reason="k2 is installed")
+def test_k2_that_is_missing_is_named():
+    am, tokens, lengths = torch.zeros(1, 2, 3), torch.zeros(1, 1, dtype=torch.int64), torch.tensor([1])
+    with pytest.raises(UserError, match="backend 'k2': found no usable k2"):
+        simple_loss(am, am, tokens, lengths, lengths, TransducerLossConfig(backend="k2"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"topology": "rnnt"}, "topology must be one of regular, modified, constrained, got 'rnnt'"),
+        ({"backend": "cuda"}, "backend must be one of auto, native, triton, k2, got 'cuda'"),
+        ({"prune_range": 1}, "prune_range must be at least 2, got 1"),
+        ({"am_scale": -0.1}, "am_scale must not be negative, got -0.1"),
+        ({"lm_scale": 0.75, "am_scale": 0.5}, "at most 1, got 1.25"),
+    ],
+)
+def test_wrong_settings(wrong, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        TransducerLossConfig(**wrong)

@@ -70,9 +70,12 @@ def full_precision(x: Tensor) -> Tensor:
 
 def _engine(backend: str, device: torch.device) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     """The function `lattice` of the backend's module."""
-    fits = {"native": "cpu", "triton": "cuda"}.get(backend, device.type)
-    if device.type not in ("cpu", "cuda") or fits != device.type:
-        raise UserError(f"transducer loss: backend {backend!r} cannot compute on {device.type!r}")
+    devices = {"native": ["cpu"], "triton": ["cuda"]}.get(backend, ["cpu", "cuda"])
+    if device.type not in devices:
+        expected = " or ".join(devices)
+        raise UserError(
+            f"transducer loss, backend {backend!r}: found tensors on {device.type}, expected {expected}"
+        )
     if device.type == "cpu":
         from toolkit.losses.transducer import native
 
