@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from toolkit.errors import UserError
+
 Lattice = Callable[[Tensor, Tensor, slice], Tensor]
 """(blank (N, T, R), target (N, T, R), which N of the B utterances) -> losses (N,); differentiable in both scores."""
 
@@ -31,8 +33,9 @@ def joiner_scores(
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities of blank and of the next target in the cells of the lattice that are looked at.
 
-    Computed in float32, or float64 if all inputs are; on a GPU under autocast, products are of bfloat16 with sums in
-    float32. Nothing is computed for cells outside the lattice: frames past `frames`, positions past `token_lengths`.
+    Computed in float32, or float64 if all inputs are (on a GPU with all logits in memory, as a check only); on a GPU
+    under autocast, products are of bfloat16 with sums in float32. Nothing is computed for cells outside the lattice:
+    frames past `frames`, positions past `token_lengths`.
 
     Args:
         encoder: (B, T, J) projected encoder frames.
@@ -40,7 +43,8 @@ def joiner_scores(
         weight: (V, J) of the output layer.
         bias: (V,) of the output layer, or None.
         tokens: (B, U) targets, padded with anything below V.
-        ranges: (B, T, R) symbol positions to look at for each frame, in 0 to U.
+        ranges: (B, T, R) symbol positions to look at for each frame, in 0 to U; those of a frame follow each other,
+            and those of a later frame begin no earlier.
         frames: (B,) valid frames.
         token_lengths: (B,) valid symbols.
 
@@ -49,9 +53,13 @@ def joiner_scores(
     """
     inputs = _same_type(encoder, predictor, weight, bias)
     lattice = tokens, ranges, frames, token_lengths
+    if encoder.is_cuda and inputs[0].dtype == torch.float64:
+        return joiner_scores_plain(*inputs, *lattice)
     if encoder.is_cuda:
-        from toolkit.losses.transducer.triton_joiner import triton_joiner_scores
-
+        try:
+            from toolkit.losses.transducer.triton_joiner import triton_joiner_scores
+        except ModuleNotFoundError as error:
+            raise UserError(f"transducer joiner on a GPU: {error}; expected the package triton") from error
         return triton_joiner_scores(*inputs, *lattice, torch.is_autocast_enabled("cuda"))
     return _Scores.apply(*inputs, *lattice)
 

@@ -63,6 +63,9 @@ def current(device: torch.device) -> AbstractContextManager:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
+# Numbers that change from batch to batch, for which kernels are not compiled again.
+SIZES = ["num_frames", "width"]
+
 # A sum of nothing: low enough to vanish beside any log-probability, and so high that sums of many stay finite.
 NOTHING = tl.constexpr(-1e30)
 
@@ -103,7 +106,7 @@ def _chain_counts(share, count, next_share, next_count):
     return share * next_share, count * next_share + next_count
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _sum(
     blank,
     target,
@@ -180,10 +183,10 @@ def _sum(
         start = following
         t += 1
     final = tl.load(sums + (count % 2) * width)
-    tl.store(total + b, tl.where(final > 0.5 * NOTHING, final, float("-inf")))
+    tl.store(total + b, tl.where(final < 0.5 * NOTHING, float("-inf"), final))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _count(
     starts,
     frames,
