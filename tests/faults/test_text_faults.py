@@ -176,7 +176,7 @@ TEXTS: dict[str, tuple[str, Content, str]] = {
         "a b\na </s>\n",
         "x: found </s> in sentence 2, expected words",
     ),
-    "text of a tokenizer empty": ("tokenizer learn --out new x", "\n", "found no text in the transcripts"),
+    "text of a tokenizer empty": ("tokenizer learn --out new x", "\n", "x: found no text, expected some"),
     "text to cover cut short": (
         "tokenizer coverage asr x.txt.gz",
         start_of("cuts.jsonl.gz"),

@@ -67,10 +67,20 @@ def learn(args: argparse.Namespace) -> None:
     settings = config.load(TokenizerConfig, None, overrides)
     folder = Path(args.out)
     check_new(folder)
+    check_some(args.texts)
     tokenizer = learn_tokenizer(read_texts(args.texts), settings)
     tokenizer.save(folder)
     print(f"{folder}: {len(tokenizer.tokens)} symbols")
     say_coverage(tokenizer, args.texts)
+
+
+def check_some(names: list[str]) -> None:
+    """Refuses sources without a sentence."""
+    from toolkit.bin._texts import read_texts
+    from toolkit.errors import UserError
+
+    if next(read_texts(names), None) is None:
+        raise UserError(f"{', '.join(names)}: found no text, expected some")
 
 
 def encode(args: argparse.Namespace) -> None:
@@ -91,6 +101,7 @@ def coverage(args: argparse.Namespace) -> None:
     """Counts symbols, and what is unknown."""
     from toolkit.text.tokenizer import load_tokenizer
 
+    check_some(args.texts)
     say_coverage(load_tokenizer(args.folder), args.texts)
 
 
@@ -100,7 +111,6 @@ def say_coverage(tokenizer: object, names: list[str]) -> None:
 
     from toolkit.bin._output import counted
     from toolkit.bin._texts import read_texts
-    from toolkit.errors import UserError
 
     num_sentences, num_words, num_symbols, num_hit = 0, 0, 0, 0
     missing: Counter[str] = Counter()
@@ -113,8 +123,6 @@ def say_coverage(tokenizer: object, names: list[str]) -> None:
         num_hit += bool(unknown)
         missing.update(unknown)
         example |= {part: text for part in unknown if part not in example}
-    if not num_sentences:
-        raise UserError(f"{', '.join(names)}: found no text, expected some")
     share = num_symbols / max(1, num_words)
     print(
         f"{counted(num_sentences, 'sentence')}, {counted(num_words, 'word')}, "
