@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from tests.losses.transducer_cases import SIZES, TOPOLOGIES, sizes, sum_of_alignments
+from toolkit.losses.transducer import simple
 from toolkit.losses.transducer.config import TransducerLossConfig
 from toolkit.losses.transducer.recursion import lattice_loss
 from toolkit.losses.transducer.simple import simple_loss
@@ -88,6 +89,19 @@ def test_padding_does_not_matter():
         torch.testing.assert_close(loss, whole.loss[b : b + 1])
 
 
+def test_all_utterances_at_a_time(monkeypatch):
+    """As on a GPU."""
+    am, lm, *rest = case()
+    results = []
+    for _ in range(2):
+        logits = am.clone().requires_grad_(), lm.clone().requires_grad_()
+        result = simple_loss(*logits, *rest, SMOOTHED)
+        result.loss.sum().backward()
+        results.append([*result, *(x.grad for x in logits)])
+        monkeypatch.setattr(simple, "_tiles", lambda *_: [(slice(None), slice(None), slice(None))])
+    torch.testing.assert_close(*results)
+
+
 def test_single_and_half_precision():
     """Logits in bfloat16, as under autocast, are computed with in float32."""
     am, lm, *rest = case(torch.bfloat16)
@@ -98,9 +112,8 @@ def test_single_and_half_precision():
     with torch.autocast("cpu", torch.bfloat16):
         for logits in (half, single, double):
             losses.append(simple_loss(*logits, *rest, SMOOTHED).loss)
-    for loss, logits in zip(losses, (half, single, double), strict=True):
-        loss.sum().backward()
-        assert all(x.grad.dtype == x.dtype for x in logits)
+            losses[-1].sum().backward()
+            assert all(x.grad.dtype == x.dtype for x in logits)
     assert torch.equal(losses[0], losses[1])
     assert losses[0].dtype == torch.float32
     torch.testing.assert_close(losses[1].double(), losses[2], rtol=1e-5, atol=1e-5)

@@ -44,7 +44,7 @@ def lattice(
     arrays = [tensor.detach().contiguous().numpy() for tensor in inputs]
     outputs = [tensor.numpy() for tensor in (*occupancies, total)]
     # Threads of our own: numba's do not survive a fork (OpenMP) or a second caller (its own pool).
-    threads = min(torch.get_num_threads(), len(blank), 1 + blank.numel() // NODES_WORTH_A_THREAD)
+    threads = max(1, min(torch.get_num_threads(), len(blank), blank.numel() // NODES_WORTH_A_THREAD))
     run = partial(_every, threads, diagonal, *arrays, *outputs)
     if threads == 1:
         run(0)

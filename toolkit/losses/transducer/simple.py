@@ -113,25 +113,36 @@ class _Sum(torch.autograd.Function):
     def backward(ctx, blank_gradient, target_gradient):
         am, lm, symbols, frames, token_lengths, blank = ctx.saved_tensors
         am_gradient, lm_gradient = torch.zeros_like(am), torch.zeros_like(lm)
-        for b, t, u in _tiles(am, frames, token_lengths):
-            frame, position = full_precision(am[b, t]), full_precision(lm[b, u])
-            (frame_exp, frame_max), (position_exp, position_max) = (
-                _exponentials(frame),
-                _exponentials(position),
-            )
-            of_blank, of_target = blank_gradient[b, t, u], target_gradient[b, t, u]
-            # 1 / (sum of products of exponentials), which `blank` remembers.
-            inverse = blank[b, t, u] - frame[:, :, :1] - position[:, None, :, 0]
-            inverse = (inverse + frame_max + position_max.mT).exp_()
-            share = inverse.mul_(of_blank + of_target).neg_()
-            frame_gradient = (share @ position_exp).mul_(frame_exp)
-            frame_gradient[:, :, 0] += of_blank.sum(dim=2)
-            frame_gradient.scatter_add_(2, symbols[b, None, u].expand_as(of_target), of_target)
-            position_gradient = (share.mT @ frame_exp).mul_(position_exp)
-            position_gradient[:, :, 0] += of_blank.sum(dim=1)
-            position_gradient.scatter_add_(2, symbols[b, u, None], of_target.sum(dim=1)[:, :, None])
-            am_gradient[b, t], lm_gradient[b, u] = frame_gradient, position_gradient
+        with torch.autocast(am.device.type, enabled=False):
+            for b, t, u in _tiles(am, frames, token_lengths):
+                am_gradient[b, t], lm_gradient[b, u] = _gradients(
+                    am[b, t],
+                    lm[b, u],
+                    symbols[b, u],
+                    blank[b, t, u],
+                    blank_gradient[b, t, u],
+                    target_gradient[b, t, u],
+                )
         return am_gradient, lm_gradient, None, None, None
+
+
+def _gradients(
+    frame: Tensor, position: Tensor, symbols: Tensor, blank: Tensor, of_blank: Tensor, of_target: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of some frames' and positions' logits, given the scores of blank and the gradients of both scores."""
+    frame, position = full_precision(frame), full_precision(position)
+    (frame_exp, frame_max), (position_exp, position_max) = _exponentials(frame), _exponentials(position)
+    # 1 / (sum of products of exponentials), which the scores remember.
+    inverse = blank - frame[:, :, :1] - position[:, None, :, 0]
+    inverse = (inverse + frame_max + position_max.mT).exp_()
+    share = inverse.mul_(of_blank + of_target).neg_()
+    frame_gradient = (share @ position_exp).mul_(frame_exp)
+    frame_gradient[:, :, 0] += of_blank.sum(dim=2)
+    frame_gradient.scatter_add_(2, symbols[:, None].expand_as(of_target), of_target)
+    position_gradient = (share.mT @ frame_exp).mul_(position_exp)
+    position_gradient[:, :, 0] += of_blank.sum(dim=1)
+    position_gradient.scatter_add_(2, symbols[:, :, None], of_target.sum(dim=1)[:, :, None])
+    return frame_gradient, position_gradient
 
 
 def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
