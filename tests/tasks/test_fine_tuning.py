@@ -52,6 +52,7 @@ def fine_tuning(name, folder, pretrained, speech=SPEECH, **init):
         "train": {"average_decay": 0.9},
     }
     cls = task_class(name, "test")
+    torch.manual_seed(0)
     task = cls(config.build(cls.Config, raw | HEADS[name], "test"), folder, seed=0)
     task.prepare()
     return task
