@@ -1,1 +1,1 @@
-"""Text: normalisation and tokenizers."""
+"""Text: normalisation, tokenizers, lexicons, n-gram models, phrases."""
