@@ -65,14 +65,21 @@ prepare_musan() {
   cat "$data/lhotse_musan/cuts_"{music,speech,noise}.jsonl.gz > "$data/cuts_musan.jsonl.gz"
 }
 
-# download_lm FILE ...: of LibriSpeech's resources for language models, unless $lm_data names their folder.
+# download_lm: LibriSpeech's trigrams of words and its text for language models, unless $lm_given names their folder.
 download_lm() {
   local file
-  for file in "$@"; do
+  for file in 3-gram.pruned.1e-7.arpa.gz librispeech-lm-norm.txt.gz; do
     if [ -z "$lm_given" ]; then
       fetch "https://www.openslr.org/resources/11/$file" "$lm_data/$file"
     elif [ ! -f "$lm_data/$file" ]; then
       stage_error "$lm_data/$file: no such file, expected what https://www.openslr.org/11 has"
     fi
   done
+}
+
+# first_lines COUNT FILE: writes so many lines of the text for language models.
+first_lines() {
+  mkdir -p "$(dirname "$2")"
+  # The program that is read from ends early, which is no error.
+  head -n "$1" < <(gzip -dc "$lm_data/librispeech-lm-norm.txt.gz") > "$2"
 }

@@ -30,7 +30,8 @@
 trainings="train lm"
 
 recognition_stages() {
-  local name model="$exp/model/model.safetensors" tests=() lms=("$lm_exp/tokens.arpa" "$lm_exp/train/model/model.safetensors")
+  local name tests=() model="$exp/model/model.safetensors"
+  local lms=("$lm_exp/tokens.arpa" "$lm_exp/train/model/model.safetensors")
   for name in $test_sets; do tests+=("$data/cuts_$name.jsonl.gz"); done
 
   stage train "the recogniser" train "$config" "$data/cuts_$train_set.jsonl.gz" "$data/cuts_$valid_set.jsonl.gz" \
@@ -129,15 +130,8 @@ decode_with() {
 
 # shellcheck disable=SC2086 # $test_sets are several words
 results() {
-  local name folder
-  for name in $test_sets; do
-    for folder in "$exp"/{decode,stream,fusion}/"$name"/*/; do
-      if [ ! -f "${folder}text" ]; then continue; fi
-      python -m toolkit.bin.score wer --ref "$data/cuts_$name.jsonl.gz" --hyp "${folder}text" \
-        --json "${folder}wer.json" --details "${folder}wer.txt" > "${folder}score.txt"
-    done
-  done
-  python "$root/tools/error_rates.py" --exp "$exp" --sets $test_sets --metric "$metric" --out "$exp/RESULTS.md"
+  python "$root/tools/error_rates.py" --exp "$exp" --data "$data" --sets $test_sets --metric "$metric" \
+    --out "$exp/RESULTS.md"
 }
 
 export_model() {

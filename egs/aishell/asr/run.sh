@@ -29,7 +29,7 @@ if [ "$model" = zipformer_ctc ]; then head=ctc; fi
 batches=${batches:-4} updates=${updates:-} average=${average:-10}
 overrides=${overrides:-} searches=$(from_start "${searches:-$root/egs/librispeech/asr/conf}")
 lm_config=conf/lm.yaml lm_overrides=${lm_overrides:-} lm_updates=${lm_updates:-}
-lm_exp=$experiments/lm lm_text=$data/cuts_train.jsonl.gz ngram_text=$data/cuts_train.jsonl.gz words_arpa=$data/words.arpa
+lm_exp=$experiments/lm lm_text=$data/cuts_train.jsonl.gz ngram_text=$lm_text words_arpa=$data/words.arpa
 if $quick; then updates=2000 lm_updates=500 average=1; fi
 
 stage download "AISHELL from openslr.org" download

@@ -63,7 +63,8 @@ case $model in
 esac
 overrides=${overrides:-} updates=${updates:-} average=${average:-1}
 searches=$(from_start "${searches:-$root/egs/librispeech/asr/conf}")
-lm_config=$root/egs/librispeech/asr/conf/lm.yaml lm_overrides=${lm_overrides:-} lm_updates=${lm_updates:-} ngram_lines=${ngram_lines:-500000}
+lm_config=$root/egs/librispeech/asr/conf/lm.yaml lm_overrides=${lm_overrides:-} lm_updates=${lm_updates:-}
+ngram_lines=${ngram_lines:-500000}
 lm_exp=$experiments/lm-letters-$subset lm_text=$lm_data/librispeech-lm-norm.txt.gz
 ngram_text=$data/lm_lines.txt words_arpa=$lm_data/3-gram.pruned.1e-7.arpa.gz
 if $quick; then updates=1000 lm_updates=2000 ngram_lines=100000; fi
@@ -87,7 +88,8 @@ prepare() {
   local folder part manifests=()
   stage_drop "$data/lhotse" "$data/made_"*.txt
   for folder in $folders; do
-    [ -d "$finetuning/$folder" ] || stage_error "$finetuning/$folder: no such folder, expected a part of Libri-Light's labelled sets"
+    [ -d "$finetuning/$folder" ] ||
+      stage_error "$finetuning/$folder: no such folder, expected a part of Libri-Light's labelled sets"
     manifests+=("$data/lhotse/$folder")
     lhotse prepare librispeech -p clean -p other "$finetuning/$folder" "$data/lhotse/$folder"
   done
