@@ -4,6 +4,7 @@ What is to be compared runs in processes of its own, one step of each in turn, s
 machine meets all alike, and one's memory is not another's.
 """
 
+import ctypes
 import os
 import time
 from collections.abc import Callable
@@ -62,7 +63,10 @@ class Stopwatch:
 
 
 class PeakMemory:
-    """Bytes that a process took beyond what it had when this was made: of the GPU, or resident in memory."""
+    """Bytes that a process took beyond what it had when this was made: of the GPU, or resident in memory.
+
+    What was freed before is given back to the system first, so that it counts when it is used again.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.on_gpu = device.type == "cuda"
@@ -70,6 +74,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats()
             self.before = torch.cuda.memory_allocated()
         else:
+            ctypes.CDLL(None).malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")  # Begins a new peak.
             self.before = _resident("VmRSS")
 
@@ -131,17 +136,20 @@ class Remote:
         build: makes the system; pickled, so a function of a module (or a partial of one).
         device: where it computes.
         threads: CPU threads of the process.
+        above_inputs: memory counts from the end of the first steps on, so without inputs and libraries.
 
     Raises:
         UserError: the process died, or building raised one.
     """
 
-    def __init__(self, name: str, build: Callable[[], System], device: str, threads: int) -> None:
+    def __init__(
+        self, name: str, build: Callable[[], System], device: str, threads: int, above_inputs: bool = False
+    ) -> None:
         self.name = name
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
-            target=_serve, args=(theirs, build, device, threads, os.getpid()), daemon=True
+            target=_serve, args=(theirs, build, device, threads, above_inputs, os.getpid()), daemon=True
         )
         self.process.start()
         theirs.close()
@@ -170,7 +178,14 @@ class Remote:
         return answer
 
 
-def _serve(pipe: Connection, build: Callable[[], System], device: str, threads: int, parent: int) -> None:
+def _serve(
+    pipe: Connection,
+    build: Callable[[], System],
+    device: str,
+    threads: int,
+    above_inputs: bool,
+    parent: int,
+) -> None:
     die_with_parent(parent)
     torch.set_num_threads(threads)
     where = current(device)
@@ -183,6 +198,8 @@ def _serve(pipe: Connection, build: Callable[[], System], device: str, threads: 
     system.step(Stopwatch(where))  # The first step allocates, and compiles.
     flops = count_flops(lambda: system.step(Stopwatch(where)))
     pipe.send({"seconds": system.seconds, "num_parameters": system.num_parameters, "flops": flops})
+    if above_inputs:
+        memory = PeakMemory(where)
     while pipe.recv() == "step":
         watch = Stopwatch(where)
         system.step(watch)

@@ -12,6 +12,8 @@ EPILOG = """examples:
   a pretraining step of two models beside transformers' HuBERT, on two CPU cores:
     %(prog)s ssl --models hubert-base zipformer-base --peers hubert-base \\
       --device cpu --threads 2
+  transducer losses beside those of fast_rnnt, k2 and torchaudio, where they are installed:
+    %(prog)s transducer --device cpu --threads 2
   reading and padding of one's own data:
     %(prog)s loader --cuts data/train.jsonl.gz --data.sampler.max_duration=600
 """
@@ -32,6 +34,20 @@ the peak beyond what the process had with its libraries loaded. utilisation is t
 large matrix product. All audio has one length, so there is no padding here; loader tells how much there is.
 No layer is dropped (LayerDrop), so that each step does the same work. With several peers, the ratios are to
 the first."""
+
+TRANSDUCER_EPILOG = """examples:
+  %(prog)s --losses pruned --shapes small unsorted sorted
+  %(prog)s --losses recursion --shapes unsorted --device cuda
+  %(prog)s --losses full --shapes small --peers torchaudio
+
+Each program runs in a process of its own and computes losses and gradients when it is its turn; times are medians.
+There are 500 symbols, joiners have 512 units. small: 8 utterances of 250 frames and 40 symbols; unsorted: 30 of
+lengths much as in LibriSpeech's 100 hours; sorted: as many of about one length as have 10,000 frames.
+
+pruned is the simple and the pruned loss with the joiner, full the exact loss with the joiner, recursion the sum
+over alignments alone. floor is the time that the joiner's matrix products, over frames and symbols that exist, take
+at the speed of a large matrix product. Ratios are to the first peer. pytorch is the toolkit with all logits in
+memory."""
 
 LOADER_EPILOG = """examples:
   %(prog)s --cuts data/train.jsonl.gz --batches 50 \\
@@ -94,9 +110,38 @@ def parser() -> argparse.ArgumentParser:
     loader.add_argument(
         "--batches", type=int, default=20, metavar="N", help="that are timed (default: %(default)s)"
     )
-    for command in (models, ssl, loader):
+    transducer = add_transducer(what, settings)
+    for command in (models, ssl, loader, transducer):
         command.add_argument("--json", metavar="FILE", help="write the numbers to a file, too")
     return top
+
+
+def add_transducer(what: Any, settings: dict[str, Any]) -> argparse.ArgumentParser:
+    """The command for losses of transducers."""
+    command = what.add_parser("transducer", help="transducer losses", epilog=TRANSDUCER_EPILOG, **settings)
+    for option, choices in (
+        ("losses", ["pruned", "full", "recursion"]),
+        ("shapes", ["small", "unsorted", "sorted"]),
+    ):
+        default = choices[:1] if option == "losses" else choices
+        help_text = f"which of {', '.join(choices)} (default: {' '.join(default)})"
+        command.add_argument(
+            f"--{option}", nargs="+", choices=choices, default=default, metavar="NAME", help=help_text
+        )
+    command.add_argument(
+        "--peers",
+        nargs="*",
+        metavar="NAME",
+        help="fast_rnnt, k2, torchaudio, pytorch (default: all that are installed)",
+    )
+    command.add_argument(
+        "--steps", type=int, default=10, metavar="N", help="that are timed (default: %(default)s)"
+    )
+    command.add_argument(
+        "--threads", type=int, default=2, metavar="N", help="CPU threads (default: %(default)s)"
+    )
+    add_device(command)
+    return command
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -106,11 +151,14 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.errors import UserError
     from toolkit.files import write_json
 
-    if overrides and args.what == "models":
-        raise UserError(f"command line: found {overrides[0]}, expected no settings for models")
-    rows = {"models": measure_models, "ssl": measure_ssl, "loader": measure_loading}[args.what](
-        args, overrides
-    )
+    if overrides and args.what in ("models", "transducer"):
+        raise UserError(f"command line: found {overrides[0]}, expected no settings for {args.what}")
+    rows = {
+        "models": measure_models,
+        "ssl": measure_ssl,
+        "loader": measure_loading,
+        "transducer": measure_transducer,
+    }[args.what](args, overrides)
     print(show(rows))
     if args.json:
         write_json(args.json, rows)
@@ -140,6 +188,18 @@ def measure_ssl(args: argparse.Namespace, overrides: list[str]) -> list[dict[str
     device = str(pick_device(args.device))
     setting = Setting(args.batch, args.seconds, args.precision, device, args.compile)
     return compare(args.models, args.peers, overrides, setting, args.steps, args.threads)
+
+
+def measure_transducer(args: argparse.Namespace, overrides: list[str]) -> list[dict[str, Any]]:
+    """Rows of `toolkit.bench.transducer`."""
+    from toolkit.bench.transducer import compare, find_peers
+    from toolkit.errors import UserError
+    from toolkit.tasks.apply import pick_device
+
+    if min(args.steps, args.threads) < 1:
+        raise UserError("--steps, --threads: found a number below 1, expected 1 or more")
+    peers, device = find_peers(args.peers), str(pick_device(args.device))
+    return compare(args.losses, args.shapes, peers, device, args.steps, args.threads)
 
 
 def measure_loading(args: argparse.Namespace, overrides: list[str]) -> list[dict[str, Any]]:
