@@ -94,7 +94,8 @@ def test_probabilities_are_those_of_the_equations(order, threshold):
 def test_discounts_are_those_of_counts_of_counts():
     found = estimate(TEXT, 3)
     assert 1 in found.fallbacks and 3 not in found.fallbacks and found.discounts[0] == FALLBACK
-    counts = Counter(Reference(TEXT, 3, found.discounts).counts[gram] for gram in found_grams(found.model, 3))
+    reference = Reference(TEXT, 3, found.discounts)
+    counts = Counter(reference.counts[gram] for gram in found_grams(found.model, 3))
     n1, n2, n3, n4 = (counts[count] for count in (1, 2, 3, 4))
     share = n1 / (n1 + 2 * n2)
     expected = (1 - 2 * share * n2 / n1, 2 - 3 * share * n3 / n2, 3 - 4 * share * n4 / n3)
