@@ -41,6 +41,23 @@ def make_frames(*lengths, seed=1):
     return frames, torch.tensor(lengths)
 
 
+def extend(search, frames, states, pieces):
+    """Gives utterances to a search in pieces: (first frame, frame after the last, rows that have the piece)."""
+    for begin, end, rows in pieces:
+        lengths = torch.full((len(rows),), end - begin)
+        new = search.extend(frames[rows, begin:end], lengths, [states[row] for row in rows])
+        states = [new[rows.index(row)] if row in rows else state for row, state in enumerate(states)]
+    return states
+
+
+def earlier(hypothesis, frames):
+    """With its times put back."""
+    tokens = [
+        token._replace(start=token.start - frames, end=token.end - frames) for token in hypothesis.tokens
+    ]
+    return hypothesis._replace(tokens=tokens)
+
+
 def assert_alike(found, expected):
     """N-best lists with the same tokens and times, and scores up to rounding."""
     assert len(found) == len(expected)

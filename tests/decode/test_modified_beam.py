@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.decode.bigram import Bigram
-from tests.decode.small_transducer import assert_alike, make_frames, make_model
+from tests.decode.small_transducer import assert_alike, earlier, extend, make_frames, make_model
 from toolkit.decode.greedy import Greedy, GreedyConfig
 from toolkit.decode.modified_beam import ModifiedBeam, ModifiedBeamConfig
 
@@ -104,20 +104,10 @@ def test_batched_equals_one_by_one(predictor, scorer):
 def test_in_pieces_equals_at_once(predictor, scorer):
     frames, lengths = make_frames(30, 24)
     search = search_of(make_model(predictor), scorer, nbest=3)
-    states = [search.start(), search.start(7)]
-    for begin, end, rows in [(0, 5, [0, 1]), (5, 6, [1]), (5, 30, [0]), (6, 24, [1])]:
-        piece = frames[rows, begin:end]
-        new = search.extend(piece, torch.full((len(rows),), end - begin), [states[row] for row in rows])
-        for row, state in zip(rows, new, strict=True):
-            states[row] = state
+    pieces = [(0, 5, [0, 1]), (5, 6, [1]), (5, 30, [0]), (6, 24, [1])]
+    states = extend(search, frames, [search.start(), search.start(7)], pieces)
     for state, offset, expected in zip(states, (0, 7), search(frames, lengths), strict=True):
-        moved = [
-            best._replace(
-                tokens=[t._replace(start=t.start - offset, end=t.end - offset) for t in best.tokens]
-            )
-            for best in search.hypotheses(state)
-        ]
-        assert_alike(moved, expected)
+        assert_alike([earlier(best, offset) for best in search.hypotheses(state)], expected)
 
 
 def test_a_symbol_has_the_time_of_its_likeliest_frame():

@@ -39,7 +39,7 @@ class Simulation(NamedTuple):
 
 
 class Latency(NamedTuple):
-    """Latencies of the tokens of many recordings, from the end of a token to when it was shown."""
+    """Latencies of the tokens of many recordings, from the start of a token to when it was shown."""
 
     mean: float
     median: float
@@ -100,8 +100,8 @@ def latency(simulations: Sequence[Simulation]) -> Latency | None:
     emissions = [emission for simulation in simulations for emission in simulation.emissions]
     if not emissions:
         return None
-    delays = np.array([emission.shown - emission.token.end for emission in emissions])
-    algorithmic = np.mean([emission.heard - emission.token.end for emission in emissions])
+    delays = np.array([emission.shown - emission.token.start for emission in emissions])
+    algorithmic = np.mean([emission.heard - emission.token.start for emission in emissions])
     audio = sum(simulation.audio_seconds for simulation in simulations)
     factor = sum(simulation.compute_seconds for simulation in simulations) / audio
     median, percentile90 = np.quantile(delays, [0.5, 0.9])
