@@ -40,6 +40,12 @@ GRAPHS = {
     "kaldi-decoder>=0.3,<0.4": "search in these graphs",
 }
 
+EXPORT = {
+    "onnx>=1.23,<1.24": "recognisers as ONNX files: writing them",
+    "onnxruntime>=1.23,<1.32": "the same: 8-bit weights, running them",
+    "sherpa-onnx>=2.0,<2.1": "the same: running them as applications do",
+}
+
 EXTRAS = {
     "mini": {"espeakng-loader>=0.2.4,<0.3": "synthetic voices for egs/mini (espeak-ng as a library)"},
     # Not on PyPI in this form: tools/install_k2.sh and tools/install_kaldifeat.sh know the way.
@@ -47,11 +53,7 @@ EXTRAS = {
     "kaldifeat": {"kaldifeat==1.24": "a further backend for features"},
     "triton": {"triton>=3.6,<3.7": "fused kernels on GPUs; it comes with torch on Linux"},
     "fst": GRAPHS,
-    "export": {
-        "onnx>=1.23,<1.24": "reserved: writing models for other programs",
-        "onnxruntime>=1.23,<1.32": "reserved: running them here",
-        "sherpa-onnx>=2.0,<2.1": "reserved: running them as applications do",
-    },
+    "export": EXPORT,
     "peers": PEERS,
     "test": {
         "pytest>=9.2,<10": "runs the tests",
@@ -62,6 +64,7 @@ EXTRAS = {
         "kaldialign>=0.12,<0.13": "reference for alignments of words",
         **GRAPHS,
         **PEERS,
+        **EXPORT,
     },
     # Needs a C++ compiler to install, so the tests come with the figures that it gave.
     "references": {"meeteval>=0.4.3,<0.5": "computes the reference figures of tests/score/ again"},

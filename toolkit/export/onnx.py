@@ -5,7 +5,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -85,7 +85,8 @@ def write_onnx(
 def write_int8(path: Path, target: Path, kinds: Sequence[str]) -> None:
     """Writes the same model with the weights of matrix products, or of other kinds of nodes, in 8 bits.
 
-    Activations are quantised as they come ("dynamic" quantisation), so no data is needed.
+    Each column of a matrix has a scale of its own. Activations are quantised as they come ("dynamic" quantisation), so
+    no data is needed.
 
     Raises:
         UserError: onnxruntime is not installed.
@@ -98,7 +99,11 @@ def write_int8(path: Path, target: Path, kinds: Sequence[str]) -> None:
         logging.disable(logging.WARNING)
         try:
             quantization.quantize_dynamic(
-                path, name, op_types_to_quantize=list(kinds), weight_type=quantization.QuantType.QInt8
+                path,
+                name,
+                op_types_to_quantize=list(kinds),
+                per_channel=True,
+                weight_type=quantization.QuantType.QInt8,
             )
         finally:
             logging.disable(logging.NOTSET)
@@ -123,7 +128,7 @@ def compare(path: Path, module: nn.Module, arguments: Sequence[Tensor], counted:
     with torch.no_grad():
         wanted = module(*arguments)
     wanted = [wanted] if isinstance(wanted, Tensor) else list(wanted)
-    found = run(path, arguments)
+    found = load(path)(arguments)
     for theirs, ours in zip(found, wanted, strict=True):
         if theirs.shape != ours.shape:
             raise RuntimeError(f"{path}: gives {tuple(theirs.shape)}, the model {tuple(ours.shape)}")
@@ -136,8 +141,8 @@ def compare(path: Path, module: nn.Module, arguments: Sequence[Tensor], counted:
             raise RuntimeError(f"{path}: differs from the model by {difference}")
 
 
-def run(path: Path, arguments: Sequence[Tensor]) -> list[Tensor]:
-    """What a file gives for arguments in the order of its inputs, on the CPU.
+def load(path: Path) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    """A file as a function of its inputs in their order, on the CPU.
 
     Raises:
         UserError: onnxruntime is not installed.
@@ -145,8 +150,12 @@ def run(path: Path, arguments: Sequence[Tensor]) -> list[Tensor]:
     runtime = needed("onnxruntime")
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [node.name for node in session.get_inputs()]
-    feed = {name: tensor.numpy() for name, tensor in zip(names, arguments, strict=True)}
-    return [torch.from_numpy(array) for array in session.run(None, feed)]
+
+    def run(arguments: Sequence[Tensor]) -> list[Tensor]:
+        feed = {name: tensor.numpy() for name, tensor in zip(names, arguments, strict=True)}
+        return [torch.from_numpy(array) for array in session.run(None, feed)]
+
+    return run
 
 
 def needed(name: str) -> ModuleType:

@@ -93,17 +93,17 @@ def check(
         UserError: with the key that stands in the way.
     """
     frontend, causal = model.speech.config.frontend, is_causal(model.speech)
-    expected = {"sample_rate": SAMPLE_RATE}
-    if frontend.name == "fbank":
-        expected["num_mel_bins"] = FEATURES
-        if causal:
-            expected["normalize"] = False
+    expected: list[tuple[str, int | bool, str]] = [("sample_rate", SAMPLE_RATE, "")]
+    if frontend.name == "waveform":
+        expected.append(("normalize", True, ", which does so"))
     else:
-        expected["normalize"] = True
-    for key, wanted in expected.items():
+        expected.append(("num_mel_bins", FEATURES, ""))
+        if causal:
+            expected.append(("normalize", False, ": there is no mean over a stream"))
+    for key, wanted, why in expected:
         if (found := getattr(frontend, key)) != wanted:
-            why = ": there is no mean of a stream" if key == "normalize" and causal else ""
-            raise UserError(f"speech.frontend.{key}: found {found}, expected {wanted} for sherpa-onnx{why}")
+            numbers = f"found {found}, expected {wanted}".lower()
+            raise UserError(f"speech.frontend.{key}: {numbers} for sherpa-onnx{why}")
     if causal and (frontend.name != "fbank" or model.speech.encoder.subsample is None):
         raise UserError(
             f"speech: found a causal Zipformer behind the front end {frontend.name!r}, expected 'fbank' and "
@@ -247,7 +247,7 @@ def _waveform(model: AsrModel) -> File:
         [Port("logits", axes)],
         [samples[0]],
         [samples[1]],
-        {"model_type": "ctc"},
+        {"model_type": "omnilingual"},
     )
 
 

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, softplus
 
+from toolkit.nn.eager import exporting
+
 Kind = Literal["left", "right"]
 
 SHIFT = {"left": 4.0, "right": 1.0}
@@ -71,7 +73,14 @@ def shrink(layer: nn.Linear | nn.Conv2d, scale: float) -> None:
 def value(x: Tensor, kind: Kind) -> Tensor:
     """Swoosh without a graph; in float32 inside."""
     x = x.float()
-    return softplus(x - SHIFT[kind]).add_(x, alpha=-SLOPE).sub_(OFFSET[kind])
+    shifted = x - SHIFT[kind]
+    grown = _composed_softplus(shifted) if exporting() else softplus(shifted)
+    return grown.add_(x, alpha=-SLOPE).sub_(OFFSET[kind])
+
+
+def _composed_softplus(x: Tensor) -> Tensor:
+    """Softplus of operations that onnxruntime has fast kernels for; its own takes as long as all matrix products."""
+    return torch.maximum(x, (1.0 + x.clamp(max=30.0).exp()).log())
 
 
 def slope(x: Tensor, kind: Kind) -> Tensor:

@@ -1,0 +1,138 @@
+"""Recognises cuts with a model and, in sherpa-onnx, with the files exported from it, and compares what is found.
+
+For each head of the model: how many cuts get the same tokens, and the word error rates of the model, of the exported
+files, and of those with 8-bit weights. All search greedily; a streaming model gets some silence at the end.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from toolkit.bin import run
+from toolkit.data.manifests import open_cuts
+from toolkit.data.recordings import named_recordings
+from toolkit.data.text import transcript
+from toolkit.decode.ctc import CtcGreedy
+from toolkit.decode.endpoint import EndpointConfig
+from toolkit.decode.greedy import Greedy, GreedyConfig
+from toolkit.decode.streaming import StreamingConfig, StreamingRecognizer
+from toolkit.errors import UserError
+from toolkit.export.sherpa import SAMPLE_RATE, is_causal
+from toolkit.export.sherpa_run import SherpaRecognizer
+from toolkit.files import write_json
+from toolkit.models.asr import AsrModel
+from toolkit.progress import progress
+from toolkit.score import wer
+from toolkit.tasks.load import load_task_and_model
+from toolkit.text.tokenizer import SPACE, UNKNOWN, Tokenizer
+
+Recognize = Callable[[np.ndarray], list[str]]
+"""(S,) samples at 16 kHz to the symbols of tokens."""
+FILES = {"ctc": "model.onnx", "transducer": "encoder.onnx"}
+BEYOND = 0.3
+"""Seconds of silence behind a stream, after a chunk of it: sherpa-onnx leaves a last chunk that is not full unheard."""
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    result.add_argument("--model", required=True, help="model directory of the recogniser")
+    result.add_argument(
+        "--sherpa", type=Path, required=True, help="what toolkit.bin.export --to sherpa made of it"
+    )
+    result.add_argument("--cuts", required=True, help="cuts with transcripts")
+    result.add_argument("--json", type=Path, help="file for the figures")
+    return result
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    task, model = load_task_and_model(args.model)
+    heads = [head for head, name in FILES.items() if (args.sherpa / name).is_file()]
+    if not isinstance(model, AsrModel) or not heads:
+        raise UserError(
+            f"{args.sherpa}: found no {' or '.join(FILES.values())}, expected an exported recogniser"
+        )
+    texts = {cut.id: task.tokenizer.normalize(transcript(cut)) for cut in open_cuts(args.cuts)}
+    recordings = {
+        recording.id: np.concatenate(list(recording.blocks()))
+        for recording in named_recordings(args.cuts, [], SAMPLE_RATE)
+    }
+    figures = {}
+    for head in heads:
+        whole, small = (SherpaRecognizer(args.sherpa, head, int8) for int8 in (False, True))
+        tail = whole.chunk + BEYOND
+        systems: dict[str, Recognize] = {
+            "toolkit": recognizer(model, task.tokenizer, head, tail),
+            "float32": lambda samples, sherpa=whole, tail=tail: sherpa(samples, tail),
+            "int8": lambda samples, sherpa=small, tail=tail: sherpa(samples, tail),
+        }
+        figures[head] = compare(systems, recordings, texts)
+        print(f"{head}{', streaming' if whole.streaming else ''}: {describe(figures[head])}")
+    if args.json:
+        write_json(args.json, figures)
+
+
+def recognizer(model: AsrModel, tokenizer: Tokenizer, head: str, tail: float) -> Recognize:
+    """The toolkit's greedy search, with one symbol a frame at most as sherpa-onnx has it."""
+    search = (
+        CtcGreedy(CtcGreedy.Config(), model, tokenizer, "cpu")
+        if head == "ctc"
+        else Greedy(GreedyConfig(max_symbols=1), model, tokenizer, "cpu")
+    )
+    if is_causal(model.speech):
+        config = StreamingConfig(tail_seconds=tail, endpoint=EndpointConfig(enabled=False))
+        streaming = StreamingRecognizer(model, search, config)
+
+        def find(samples: np.ndarray) -> list:
+            return streaming([torch.from_numpy(samples)])[0][0].hypotheses
+    else:
+
+        def find(samples: np.ndarray) -> list:
+            output = model.speech(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
+            return search(output.frames, output.lengths)[0]
+
+    def recognize(samples: np.ndarray) -> list[str]:
+        with torch.no_grad():
+            return [tokenizer.tokens[token.id] for token in find(samples)[0].tokens]
+
+    return recognize
+
+
+def compare(
+    systems: dict[str, Recognize], recordings: dict[str, np.ndarray], texts: dict[str, str]
+) -> dict[str, float]:
+    """Number of recordings, how many of them get the same tokens ("same"), and word error rates of the systems."""
+    found = {
+        name: {
+            key: shown(recognize(samples))
+            for key, samples in progress(recordings.items(), len(recordings), name)
+        }
+        for name, recognize in systems.items()
+    }
+    same = sum(found["float32"][key] == tokens for key, tokens in found["toolkit"].items())
+    rates = {
+        name: wer.score(
+            texts, {key: "".join(tokens) for key, tokens in tokens_of.items()}, replications=0
+        ).wer
+        for name, tokens_of in found.items()
+    }
+    return {"recordings": len(recordings), "same": same, **rates}
+
+
+def shown(tokens: list[str]) -> list[str]:
+    """As sherpa-onnx shows them, which takes <unk> of a transducer for a blank."""
+    return [token.replace(SPACE, " ") for token in tokens if token != UNKNOWN]
+
+
+def describe(figures: dict[str, float]) -> str:
+    rates = (f"{100 * figures[name]:.2f} % ({name})" for name in ("toolkit", "float32", "int8"))
+    return (
+        f"the same tokens in {figures['same']} of {figures['recordings']} recordings; WER {', '.join(rates)}"
+    )
+
+
+if __name__ == "__main__":
+    run(main)
