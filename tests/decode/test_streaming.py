@@ -137,10 +137,10 @@ def test_partial_results_grow(model):
     stream.finish()
     recognizer.decode([stream])
     whole = stream.segments[0].hypotheses[0].tokens
-    for earlier, later in zip(found, found[1:], strict=False):
-        tokens = earlier.hypotheses[0].tokens
-        assert tokens == later.hypotheses[0].tokens[: len(tokens)] == whole[: len(tokens)]
-        assert earlier.end <= later.end
+    for before, after in zip(found, found[1:], strict=False):
+        tokens = before.hypotheses[0].tokens
+        assert tokens == after.hypotheses[0].tokens[: len(tokens)] == whole[: len(tokens)]
+        assert before.end <= after.end
     assert 0 < len(found[4].hypotheses[0].tokens) < len(whole)
     with pytest.raises(ValueError, match="a new recording needs a new stream"):
         stream.accept(torch.zeros(10))
