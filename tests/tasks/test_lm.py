@@ -11,9 +11,10 @@ import toolkit
 from toolkit.bin import train
 from toolkit.config import build
 from toolkit.data.text import Sentence
+from toolkit.decode.fusion import load_neural_scorer
 from toolkit.decode.neural_lm import NeuralScorer
 from toolkit.errors import UserError
-from toolkit.tasks.lm import LmConfig, LmTask, load_language_model, sentences
+from toolkit.tasks.lm import LmConfig, LmTask, sentences
 from toolkit.tasks.load import load_task_and_model, save_model
 from toolkit.text.tokenizer import TokenizerConfig, learn_tokenizer, load_tokenizer
 
@@ -90,25 +91,17 @@ def test_a_model_directory_gives_the_same_model(tmp_path):
     task = lm_task(tmp_path / "lm")
     model = task.build_model().eval()
     save_model(task.model_dir, model, task.config)
-    loaded, tokens = load_language_model(tmp_path / "lm")
+    again, loaded = load_task_and_model(tmp_path / "lm")
+    assert isinstance(again, LmTask) and again.tokenizer.tokens == task.tokenizer.tokens
     with torch.no_grad():
         assert torch.equal(loaded(torch.tensor([[2, 3]])), model(torch.tensor([[2, 3]])))
-    assert tokens == task.tokenizer.tokens and not loaded.training
-    assert loaded.output.weight is loaded.network.embedding.weight
-    assert isinstance(load_task_and_model(tmp_path / "lm")[0], LmTask)
+    assert loaded.output.weight is loaded.network.embedding.weight and not loaded.training
+    scorer = load_neural_scorer(tmp_path / "lm", task.tokenizer.tokens)
+    state = scorer.advance(scorer.start(1), torch.tensor([2]))
+    with torch.no_grad():
+        torch.testing.assert_close(scorer.final(state), model(torch.tensor([[2]]))[0, 1, :1])
     with pytest.raises(UserError, match="lm: found a model of the task 'lm', expected one that hears speech"):
         toolkit.load(tmp_path / "lm")
-
-
-def test_another_model_is_no_language_model(tmp_path):
-    (tmp_path / "config.yaml").write_text("task: lm\n")
-    with pytest.raises(UserError, match="tokens.txt: no such file"):
-        load_language_model(tmp_path)
-    task = toolkit.tasks.task_class("encoder", "test")
-    settings = build(task.Config, {"speech": {"encoder": {"dim": 16, "num_layers": 1}}}, "test")
-    save_model(tmp_path, task(settings, tmp_path, 0).build_model(), settings)
-    with pytest.raises(UserError, match="found a model of the task 'encoder', expected 'lm'"):
-        load_language_model(tmp_path)
 
 
 def test_the_largest_batch(tmp_path):

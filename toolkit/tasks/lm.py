@@ -20,7 +20,6 @@ from toolkit.models.lm import NETWORKS, LanguageModel
 from toolkit.nn.masks import valid_mask
 from toolkit.optim.build import OptimConfig
 from toolkit.tasks.base import Task, named_cuts
-from toolkit.tasks.load import load_task_and_model
 from toolkit.text.tokenizer import TokenizerConfig, learn_tokenizer, load_tokenizer
 from toolkit.train.config import TrainConfig
 
@@ -159,17 +158,3 @@ def sentences(name: str, key: str) -> Iterable[Sentence]:
     if not Path(name).is_file():
         raise UserError(f"{name}: no such file, expected text, a sentence a line, or a cuts manifest")
     return TextLines(name)
-
-
-def load_language_model(
-    folder: str | Path, device: str | torch.device = "cpu"
-) -> tuple[LanguageModel, list[str]]:
-    """The language model of a model directory, in eval mode, and its symbols.
-
-    Raises:
-        UserError: not a model directory, or one of another task.
-    """
-    task, model = load_task_and_model(folder, device)
-    if not isinstance(task, LmTask):
-        raise UserError(f"{folder}: found a model of the task {task.config.task!r}, expected 'lm'")
-    return model, task.tokenizer.tokens

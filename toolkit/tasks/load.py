@@ -33,7 +33,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Speech
 
     Raises:
         UserError: not a model directory, its weights are damaged or of another model, or it is a language model, which
-            `toolkit.tasks.lm.load_language_model` loads.
+            `load_task_and_model` loads.
     """
     task, model = load_task_and_model(folder, device)
     if not isinstance(model, SpeechModel):
