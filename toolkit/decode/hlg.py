@@ -7,9 +7,10 @@ Dimensions: B utterances, T frames, V symbols.
 """
 
 import errno
+import math
 import os
+from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import zip_longest
@@ -27,7 +28,6 @@ from toolkit.decode.vocabulary import Vocabulary, load_vocabulary
 from toolkit.errors import UserError
 from toolkit.files import atomic_write, read_text
 from toolkit.models.asr import AsrModel
-from toolkit.processes import num_cores
 from toolkit.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class HlgConfig:
     """Of the n-gram model's log-probabilities."""
     beam: float = 16.0
     """Paths whose score is so much below the best one's are dropped."""
-    max_active: int = 7000
+    max_active: int = 3000
     """States of the graph kept after each frame; with nbest over 1 only by k2."""
     nbest: int = 1
     """Hypotheses returned for each utterance, of different words."""
@@ -129,7 +129,7 @@ def _hypothesis(found: Found, log_probs: Tensor, vocabulary: Vocabulary) -> Hypo
 
 
 class KaldiSearch:
-    """Search by kaldi-decoder, an utterance a core.
+    """Search by kaldi-decoder, an utterance after another.
 
     Args:
         graph: HLG.
@@ -152,8 +152,7 @@ class KaldiSearch:
         rows = [
             np.ascontiguousarray(row[:length]) for row, length in zip(scaled, lengths.tolist(), strict=True)
         ]
-        with ThreadPoolExecutor(num_cores()) as pool:
-            return list(pool.map(self._search, rows))
+        return [self._search(row) for row in rows]
 
     def _search(self, log_probs: np.ndarray) -> list[Found]:
         # A lattice needs at least one frame.
@@ -172,7 +171,10 @@ class KaldiSearch:
         decoder = FasterDecoder(self.graph, options)
         decoder.decode(DecodableCtc(log_probs))
         exists, path = decoder.get_best_path()
-        return [self._read(path) if exists else (NEVER, [], [])]
+        if not exists:
+            return [(NEVER, [], [])]
+        _, inputs, words, cost = kaldifst().get_linear_symbol_sequence(path)
+        return [self._found(cost.value1 + cost.value2, inputs, words)]
 
     def _several(self, log_probs: np.ndarray) -> list[Found]:
         from kaldi_decoder import DecodableCtc, LatticeSimpleDecoder, LatticeSimpleDecoderConfig
@@ -186,32 +188,70 @@ class KaldiSearch:
         exists, lattice = decoder.get_raw_lattice()
         if not exists:
             return [(NEVER, [], [])]
-        return [self._read(path) for path in best_of_words(lattice, config.nbest)]
+        return [self._found(*path) for path in best_of_words(lattice, config.nbest)]
 
-    def _read(self, path: "Lattice | StdVectorFst") -> Found:
-        _, inputs, words, cost = kaldifst().get_linear_symbol_sequence(path)
-        total = cost.value if hasattr(cost, "value") else cost.value1 + cost.value2
-        return -total * self.config.scale, [symbol - 1 for symbol in inputs], words
+    def _found(self, cost: float, inputs: list[int], words: list[int]) -> Found:
+        return -cost * self.config.scale, [symbol - 1 for symbol in inputs], words
 
 
-def best_of_words(lattice: "Lattice", count: int) -> "list[StdVectorFst]":
-    """The best path of each of the `count` best word sequences of a lattice, best first."""
-    fst = kaldifst()
-    paths, acceptor = [], []
+def best_of_words(lattice: "Lattice", count: int) -> list[tuple[float, list[int], list[int]]]:
+    """The best path of each of the `count` best word sequences of a lattice, best first: cost, inputs, words.
+
+    Each state keeps that many different beginnings and their best paths. No more are needed, since what follows them
+    is the same.
+    """
+    arcs, finals = _read(lattice)
+    # State -> number of its beginning (0 for no words) -> cost and links to the path.
+    reached: dict[int, dict[int, tuple[float, tuple]]] = {lattice.start: {0: (0.0, ())}}
+    beginnings: dict[tuple[int, int], int] = {}
+    complete: dict[int, tuple[float, tuple]] = {}
+    for state in _topological(lattice.start, arcs):
+        kept = sorted(reached.pop(state).items(), key=lambda entry: entry[1][0])[:count]
+        for beginning, (cost, path) in kept:
+            total = cost + finals.get(state, math.inf)
+            if total < complete.get(beginning, (math.inf,))[0]:
+                complete[beginning] = total, path
+            for target, symbol, word, more in arcs.get(state, ()):
+                longer = beginnings.setdefault((beginning, word), len(beginnings) + 1) if word else beginning
+                there = reached.setdefault(target, {})
+                if longer not in there or cost + more < there[longer][0]:
+                    there[longer] = cost + more, (path, symbol, word)
+    found = []
+    for cost, path in sorted(complete.values(), key=lambda entry: entry[0])[:count]:
+        symbols, words = [], []
+        while path:
+            path, symbol, word = path
+            symbols += [symbol] if symbol else []
+            words += [word] if word else []
+        found.append((cost, symbols[::-1], words[::-1]))
+    return found
+
+
+def _read(lattice: "Lattice") -> tuple[dict[int, list[tuple[int, int, int, float]]], dict[int, float]]:
+    """State -> its arcs (target, input, output, cost); final state -> its cost."""
+    arcs: dict[int, list[tuple[int, int, int, float]]] = {}
+    finals = {}
     for line in lattice.to_str(show_weight_one=True).splitlines():
         *place, weight = line.split()
         cost = sum(map(float, weight.split(",")))
-        paths.append(" ".join([*place, str(cost)]))
-        acceptor.append(" ".join([*place[:2], *place[3:], *place[3:], str(cost)]))
-    words = fst.compile("\n".join(acceptor) + "\n")
-    fst.determinize_star(words)
-    every = fst.compile("\n".join(paths) + "\n")
-    fst.arcsort(every, "olabel")
-    found = []
-    for sequence in fst.convert_nbest_to_vector(fst.shortest_path(words, n=count)):
-        linear = fst.make_linear_acceptor(fst.get_linear_symbol_sequence(sequence)[1])
-        found.append(fst.shortest_path(fst.compose(every, linear)))
-    return found
+        if len(place) == 1:
+            finals[int(place[0])] = cost
+        else:
+            source, *rest = map(int, place)
+            arcs.setdefault(source, []).append((*rest, cost))
+    return arcs, finals
+
+
+def _topological(start: int, arcs: dict[int, list[tuple[int, int, int, float]]]) -> list[int]:
+    """States in an order in which all arcs lead on; they form no circle."""
+    waiting = Counter(target for own in arcs.values() for target, *_ in own)
+    order = [start]
+    for state in order:
+        for target, *_ in arcs.get(state, ()):
+            waiting[target] -= 1
+            if not waiting[target]:
+                order.append(target)
+    return order
 
 
 class K2Search:
