@@ -41,9 +41,9 @@ class TransformerLmConfig(TransformerPredictorConfig):
     dim: int = 512
     """P; a multiple of 2 * num_heads."""
     num_layers: int = 6
-    """Transformer layers."""
+    """Layers of attention and feed-forward networks."""
     num_heads: int = 8
-    """Attention heads."""
+    """Heads of each layer's attention."""
     feed_forward_dim: int = 2048
     """Width within the feed-forward networks."""
     tie_weights: bool = True
