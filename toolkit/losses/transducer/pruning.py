@@ -37,9 +37,10 @@ def pruning_ranges(
     choices = positions - width + 1
     # What is at a position of the range when the frame ends, less what came to its first position on this frame:
     # the summed weight of the alignments that spend the whole frame in the range.
-    inside = sum(blank_occupancy[:, :, r : r + choices] for r in range(width))
-    entering = torch.nn.functional.pad(symbol_occupancy[:, :, : choices - 1], (1, 0))
-    starts = (inside - entering).argmax(dim=2)
+    # Near ties are common and are decided by rounding: time comes last because it does so in k2.
+    inside = blank_occupancy.mT.contiguous().unfold(1, width, 1).sum(dim=3)
+    entering = torch.nn.functional.pad(symbol_occupancy[:, :, : choices - 1], (1, 0)).mT
+    starts = (inside - entering).argmax(dim=1)
     time = torch.arange(num_frames, device=frames.device)
     last = (token_lengths - width + 1).clamp(min=0)
     starts = torch.where(time < frames[:, None] - 1, starts, last[:, None])
