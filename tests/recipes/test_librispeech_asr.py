@@ -49,15 +49,16 @@ def test_wrong_hours_and_a_model_without_its_encoder_are_refused(root, tmp_path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "hours", "head", "small"),
+    ("model", "hours", "head", "small", "num_gpus"),
     [
-        ("zipformer_transducer", "960", "transducer", TINY_TRANSDUCER),
-        ("zipformer_streaming", "100", "transducer", TINY_TRANSDUCER),
-        ("zipformer_ctc", "100", "ctc", []),
+        ("zipformer_transducer", "960", "transducer", TINY_TRANSDUCER, "2"),
+        ("zipformer_streaming", "100", "transducer", TINY_TRANSDUCER, "1"),
+        ("zipformer_ctc", "100", "ctc", [], "2"),
     ],
 )
-def test_every_stage_from_scratch(root, tmp_path, corpora, model, hours, head, small):
-    settings = {**corpora, **tiny(TINY_BPE, *TINY_ZIPFORMER, *small), "model": model, "hours": hours}
+def test_every_stage_from_scratch(root, tmp_path, corpora, model, hours, head, small, num_gpus):
+    own = {"model": model, "hours": hours, "num_gpus": num_gpus}
+    settings = {**corpora, **tiny(TINY_BPE, *TINY_ZIPFORMER, *small), **own}
     run(root, RECIPE, tmp_path, **settings)
     streaming = {"greedy", "beam", "ctc_greedy"} if model == "zipformer_streaming" else set()
     check_recogniser(tmp_path / f"exp/{model}-{hours}", head, ["dev-clean", "test-other"], streaming)
