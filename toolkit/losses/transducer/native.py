@@ -5,7 +5,6 @@ stands for `starts[t] + r` symbols before frame t is over.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import numba
 import numpy as np
@@ -38,14 +37,17 @@ def lattice(
         blank_occupancy, target_occupancy: (B, T, R) expected counts of the arcs, which are the gradients of `total`;
             0 without an alignment.
     """
-    occupancies = torch.zeros_like(blank), torch.zeros_like(target)
+    occupancies = blank.new_zeros(blank.shape), blank.new_zeros(blank.shape)
     total = blank.new_empty(len(blank))
     inputs = (blank, target, starts, frames, token_lengths)
     arrays = [tensor.detach().contiguous().numpy() for tensor in inputs]
     outputs = [tensor.numpy() for tensor in (*occupancies, total)]
     # Threads of our own: numba's do not survive a fork (OpenMP) or a second caller (its own pool).
     threads = max(1, min(torch.get_num_threads(), len(blank), blank.numel() // NODES_WORTH_A_THREAD))
-    run = partial(_every, threads, diagonal, *arrays, *outputs)
+
+    def run(first: int) -> None:
+        _utterances(first, threads, diagonal, *arrays, *outputs)
+
     if threads == 1:
         run(0)
     else:
@@ -54,16 +56,21 @@ def lattice(
     return total, *occupancies
 
 
-def _every(step: int, diagonal: bool, *arrays_and_first: np.ndarray) -> None:
-    """Every step-th utterance from the first on, which is the last argument."""
-    *arrays, first = arrays_and_first
-    _utterances(first, step, diagonal, *arrays)
-
-
 @numba.njit(nogil=True)
 def _utterances(
-    first, step, diagonal, blank, target, starts, frames, token_lengths, blank_counts, target_counts, total
-):
+    first: int,
+    step: int,
+    diagonal: bool,
+    blank: np.ndarray,
+    target: np.ndarray,
+    starts: np.ndarray,
+    frames: np.ndarray,
+    token_lengths: np.ndarray,
+    blank_counts: np.ndarray,
+    target_counts: np.ndarray,
+    total: np.ndarray,
+) -> None:
+    """`lattice` for every step-th utterance; the last three are filled."""
     for b in range(first, len(total), step):
         total[b] = _utterance(
             diagonal,
@@ -78,7 +85,17 @@ def _utterances(
 
 
 @numba.njit(nogil=True)
-def _utterance(diagonal, blank, target, starts, frames, tokens, blank_counts, target_counts):
+def _utterance(
+    diagonal: bool,
+    blank: np.ndarray,
+    target: np.ndarray,
+    starts: np.ndarray,
+    frames: int,
+    tokens: int,
+    blank_counts: np.ndarray,
+    target_counts: np.ndarray,
+) -> float:
+    """Forwards: the summed weight of all ways to each node, and of all alignments."""
     width = blank.shape[1]
     # by_target[t, r]: the share of the alignments through a node that came by an emission.
     by_target = np.empty((frames + 1, width), blank.dtype)
@@ -117,7 +134,7 @@ def _utterance(diagonal, blank, target, starts, frames, tokens, blank_counts, ta
 
 
 @numba.njit(nogil=True)
-def _nodes(t, starts, frames, tokens, width):
+def _nodes(t: int, starts: np.ndarray, frames: int, tokens: int, width: int) -> tuple[int, int]:
     """The first position and the number of nodes on a frame."""
     if t == frames:
         return tokens, 1
@@ -125,7 +142,15 @@ def _nodes(t, starts, frames, tokens, width):
 
 
 @numba.njit(nogil=True)
-def _count(diagonal, starts, frames, tokens, by_target, blank_counts, target_counts):
+def _count(
+    diagonal: bool,
+    starts: np.ndarray,
+    frames: int,
+    tokens: int,
+    by_target: np.ndarray,
+    blank_counts: np.ndarray,
+    target_counts: np.ndarray,
+) -> None:
     """Backwards: the count of a node is that of its two arcs, and is shared out among those that lead to it."""
     width = by_target.shape[1]
     for t in range(frames, -1, -1):

@@ -4,7 +4,7 @@ Dimensions: B utterances, T frames, R symbol positions that are looked at on a f
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -91,14 +91,15 @@ class _Lattice(torch.autograd.Function):
     """Its gradients are the occupancies, which are found along with the sums."""
 
     @staticmethod
-    def forward(ctx, blank, target, starts, frames, token_lengths, diagonal, engine):
-        total, *occupancies = engine(blank, target, starts, frames, token_lengths, diagonal)
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        *lattice, engine = arguments
+        total, *occupancies = engine(*lattice)
         ctx.save_for_backward(*occupancies)
         ctx.mark_non_differentiable(*occupancies)
         return total, *occupancies
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient, *_):
+    def backward(ctx: Any, gradient: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         blank, target = (gradient[:, None, None] * occupancy for occupancy in ctx.saved_tensors)
         return blank, target, *[None] * 5

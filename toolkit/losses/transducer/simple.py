@@ -7,7 +7,7 @@ Dimensions: B utterances, T frames, U tokens, V symbols.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -93,14 +93,14 @@ class _Sum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, am, lm, symbols, frames, token_lengths):
+    def forward(
+        ctx: Any, am: Tensor, lm: Tensor, symbols: Tensor, frames: Tensor, token_lengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
         blank, target = (full_precision(am.new_zeros(*am.shape[:2], lm.shape[1])) for _ in range(2))
         for b, t, u in _tiles(am, frames, token_lengths):
             frame, position = full_precision(am[b, t]), full_precision(lm[b, u])
-            (frame_exp, frame_max), (position_exp, position_max) = (
-                _exponentials(frame),
-                _exponentials(position),
-            )
+            frame_exp, frame_max = _exponentials(frame)
+            position_exp, position_max = _exponentials(position)
             normaliser = (frame_exp @ position_exp.mT + LEAST).log() + frame_max + position_max.mT
             blank[b, t, u] = frame[:, :, :1] + position[:, None, :, 0] - normaliser
             of_position = position.gather(2, symbols[b, u, None])[:, None, :, 0]
@@ -110,7 +110,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, blank_gradient, target_gradient):
+    def backward(ctx: Any, blank_gradient: Tensor, target_gradient: Tensor) -> tuple[Tensor | None, ...]:
         am, lm, symbols, frames, token_lengths, blank = ctx.saved_tensors
         am_gradient, lm_gradient = torch.zeros_like(am), torch.zeros_like(lm)
         with torch.autocast(am.device.type, enabled=False):
@@ -131,7 +131,8 @@ def _gradients(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of some frames' and positions' logits, given the scores of blank and the gradients of both scores."""
     frame, position = full_precision(frame), full_precision(position)
-    (frame_exp, frame_max), (position_exp, position_max) = _exponentials(frame), _exponentials(position)
+    frame_exp, frame_max = _exponentials(frame)
+    position_exp, position_max = _exponentials(position)
     # 1 / (sum of products of exponentials), which the scores remember.
     inverse = blank - frame[:, :, :1] - position[:, None, :, 0]
     inverse = (inverse + frame_max + position_max.mT).exp_()
