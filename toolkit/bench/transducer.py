@@ -192,8 +192,9 @@ def k2_recursion(package: str, inputs: Inputs) -> Tensor:
     """The same in k2 or fast_rnnt, whose layout it gets."""
     k2 = import_module(package)
     blank = inputs.am[:, :, : inputs.lm.shape[1]].mT
-    target = functional.pad(blank[:, :-1], (0, 1), value=-torch.inf).contiguous()
-    target = k2.rnnt_loss.fix_for_boundary(target, inputs.boundary())
+    t = torch.arange(blank.shape[2] + 1, device=blank.device)
+    ended = t >= inputs.frames[:, None, None]
+    target = functional.pad(blank[:, :-1], (0, 1)).masked_fill(ended, -torch.inf)
     return -k2.mutual_information_recursion(target, blank.contiguous(), inputs.boundary()).sum()
 
 
