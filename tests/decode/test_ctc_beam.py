@@ -6,12 +6,19 @@ from collections import defaultdict
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.decode.grammar import ARPA, SPELLINGS, text_score, texts, vocabulary
+from toolkit.config import build
 from toolkit.decode.ctc import greedy
-from toolkit.decode.ctc_beam import CtcBeamConfig, prefix_search
+from toolkit.decode.ctc_beam import CtcBeam, CtcBeamConfig, PrefixSearch, prefix_search
+from toolkit.decode.ngram import NgramScorer
+from toolkit.decode.scorer import Sum
+from toolkit.decode.vocabulary import Vocabulary
 from toolkit.decode.words import WordsConfig, WordSearch
+from toolkit.errors import UserError
 from toolkit.text.arpa import read_arpa
+from toolkit.text.tokenizer import CharTokenizer
 
 
 def random_log_probs(count, frames, symbols, seed, scale=1.0):
@@ -260,3 +267,67 @@ def test_times_of_words():
         log_probs[:, :6].log_softmax(-1), torch.tensor([6]), CtcBeamConfig(beam=1), words=words
     )
     assert [w.text for w in cut.words] == ["yes"] and ids(cut) == (1, 2)
+
+
+class Model:
+    """Stands for a recogniser whose frames are log-probabilities already."""
+
+    ctc = True
+
+    @staticmethod
+    def ctc_log_probs(frames):
+        return frames
+
+
+def test_what_a_configuration_names_is_fused_in(tmp_path, model):
+    tokenizer = CharTokenizer(["<blk>", "<unk>", "▁", "A", "B", "C", "D"])
+    (tmp_path / "words.arpa").write_text(ARPA)
+    (tmp_path / "tokens.arpa").write_text(ARPA.replace("D", "▁"))
+    (tmp_path / "lexicon.txt").write_text("A ▁ A\nB ▁ B\nC ▁ C D\n")
+    log_probs = torch.randn(2, 12, 7, generator=torch.Generator().manual_seed(12)).log_softmax(-1)
+    lengths = torch.tensor([12, 10])
+    raw = {
+        "beam": 12,
+        "nbest": 3,
+        "fusion": {"ngram": f"{tmp_path}/tokens.arpa", "ngram_scale": 0.3},
+        "words": {"ngram": f"{tmp_path}/words.arpa", "lexicon": f"{tmp_path}/lexicon.txt", "scale": 0.6},
+    }
+    config = build(CtcBeamConfig, raw, "test")
+    found = CtcBeam(config, Model(), tokenizer, "cpu")(log_probs, lengths)
+    scorer = Sum([(NgramScorer(read_arpa(tmp_path / "tokens.arpa"), tokenizer.tokens), 0.3)])
+    words = Vocabulary(["", "A", "B", "C"], [(1, (2, 3)), (2, (2, 4)), (3, (2, 5, 6))], space=2)
+    search = WordSearch(words, 7, "cpu", model, WordsConfig(scale=0.6))
+    assert found == prefix_search(log_probs, lengths, config, scorer, search)
+    assert all(len(nbest) == 3 and nbest[0].words for nbest in found)
+    raw["words"] = {"lexicon": f"{tmp_path}/none.txt"}
+    with pytest.raises(UserError, match=r"none\.txt: no such file"):
+        CtcBeam(build(CtcBeamConfig, raw, "test"), Model(), tokenizer, "cpu")
+
+
+def pretend(part, mode):
+    """Moves the tensors of an object to a pretended GPU."""
+    for name, value in list(vars(part).items()):
+        if isinstance(value, torch.Tensor):
+            setattr(part, name, mode.from_tensor(value).to("cuda"))
+    part.device = torch.device("cuda")
+    return part
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_never_waits_for_the_gpu(model, fused):
+    """On a pretended GPU there are no numbers to wait for, and nothing on the CPU to copy."""
+    words = WordSearch(vocabulary(), 4, "cpu", model)
+    scorer = NgramScorer(model, ["<blk>", "A", "B", "C"])
+    with FakeTensorMode() as mode, torch.device("cuda"):
+        pretend(words, mode)
+        pretend(words.ngram, mode)
+        frames = torch.zeros(2, 3, 4)
+        parts = (pretend(scorer, mode), words) if fused else (None, None)
+        search = PrefixSearch(CtcBeamConfig(nbest=2), *parts, frames)
+        for number in range(3):
+            step = search.step(
+                frames[:, number], frames[:, 0, :2], torch.ones(2, 2, dtype=torch.long), number
+            )
+        scores, places = search.finish()
+    assert {tensor.device.type for tensor in (*step, scores, places)} == {"cuda"}
+    assert step.token.shape == (2, 8) and scores.shape == (2, 2)

@@ -76,6 +76,10 @@ class Prefixes(NamedTuple):
     """(B, K) hash of it without its last token."""
 
 
+Found = tuple[float, list[int], list[tuple[int, int]]]
+"""Score, token ids, words with the number of tokens up to the end of each."""
+
+
 class Step(NamedTuple):
     """How the beam after a frame came from the one before: (B, K) each."""
 
@@ -136,22 +140,14 @@ def prefix_search(
         return []
     frames = _merge_blanks(log_probs.detach(), lengths.to(log_probs.device), config.blank_threshold)
     top, ids = frames[..., 1:].topk(min(config.token_beam, frames.shape[2] - 1))
-    search = _Search(config, scorer, words, frames)
+    search = PrefixSearch(config, scorer, words, frames)
     steps = [search.step(frames[:, t], top[:, t], ids[:, t] + 1, t) for t in range(frames.shape[1])]
     found = _trace(steps, *search.finish(), words is not None)
-    scores = log_probs.detach().float().cpu()
-    result = []
-    for row, nbest in enumerate(found):
-        result.append([])
-        for score, ids, spelled in nbest:
-            tokens = align(scores[row, : lengths[row]], ids)
-            result[-1].append(
-                Hypothesis(tokens, score, words.vocabulary.timed(tokens, spelled) if words else None)
-            )
-    return result
+    rows = zip(log_probs.detach().float().cpu(), lengths.tolist(), found, strict=True)
+    return [[_hypothesis(one, row[:length], words) for one in nbest] for row, length, nbest in rows]
 
 
-class _Search:
+class PrefixSearch:
     """The beam, and what follows its hypotheses."""
 
     def __init__(
@@ -286,10 +282,8 @@ def _hash(key: Tensor, token: Tensor, way: Tensor) -> Tensor:
     return mixed ^ (mixed >> 32)
 
 
-def _trace(
-    steps: list[Step], totals: Tensor, places: Tensor, with_words: bool
-) -> list[list[tuple[float, list[int], list[tuple[int, int]]]]]:
-    """Score, token ids, and (word, number of tokens up to its end) of each hypothesis that exists."""
+def _trace(steps: list[Step], totals: Tensor, places: Tensor, with_words: bool) -> list[list[Found]]:
+    """What was found for each utterance."""
     origins, tokens, words = (torch.stack(rows).cpu().numpy() for rows in zip(*steps, strict=True))
     totals, place = totals.cpu().numpy(), places.cpu().numpy()
     rows = np.arange(len(place))[:, None]
@@ -310,3 +304,10 @@ def _trace(
         # Probabilities of 0 everywhere: nothing is as good as anything.
         found.append(nbest or [(NEVER, [], [])])
     return found
+
+
+def _hypothesis(found: Found, log_probs: Tensor, words: WordSearch | None) -> Hypothesis:
+    """With the times of the best path through log_probs, (T, V) on the CPU."""
+    score, ids, ends = found
+    tokens = align(log_probs, ids)
+    return Hypothesis(tokens, score, words.vocabulary.timed(tokens, ends) if words else None)

@@ -111,17 +111,14 @@ def graph_search(
     Returns:
         B n-best lists. An unfinished word at the end of an utterance is left out.
     """
-    found = search(log_probs, lengths)
-    return [
-        [_hypothesis(one, log_probs[row].cpu(), vocabulary) for one in nbest]
-        for row, nbest in enumerate(found)
-    ]
+    rows = zip(log_probs.float().cpu(), search(log_probs, lengths), strict=True)
+    return [[_hypothesis(one, row, vocabulary) for one in nbest] for row, nbest in rows]
 
 
 def _hypothesis(found: Found, log_probs: Tensor, vocabulary: Vocabulary) -> Hypothesis:
     score, path, words = found
     symbols = torch.tensor(path, dtype=torch.long)
-    scores = log_probs[: len(path)].float().gather(1, symbols[:, None])[:, 0]
+    scores = log_probs[: len(path)].gather(1, symbols[:, None])[:, 0]
     tokens = tokens_of_path(symbols, scores)
     ends = vocabulary.ends([token.id for token in tokens], words)
     tokens = tokens[: ends[-1][1] if ends else 0]
