@@ -42,7 +42,7 @@ def decoding_graph(vocabulary: Vocabulary, model: BackoffModel, num_symbols: int
         UserError: the model knows none of the words; kaldifst is not installed.
     """
     fst = kaldifst()
-    spellings, ends = disambiguate(vocabulary.spellings)
+    spellings = disambiguate(vocabulary.spellings)
     backoff = num_symbols + 1
     lexicon_graph = lexicon(spellings, backoff, len(vocabulary.words), vocabulary.separator)
     fst.arcsort(lexicon_graph, "olabel")
@@ -53,45 +53,92 @@ def decoding_graph(vocabulary: Vocabulary, model: BackoffModel, num_symbols: int
     fst.minimize_encoded(graph)
     fst.connect(graph)
     fst.arcsort(graph, "ilabel")
-    topology = ctc_topology(num_symbols, range(backoff, backoff + 1 + ends))
-    fst.arcsort(topology, "olabel")
-    graph = fst.compose(topology, graph)
-    fst.connect(graph)
-    fst.arcsort(graph, "ilabel")
-    return graph
+    return over_paths(graph, num_symbols)
 
 
-def ctc_topology(num_symbols: int, passed: Iterable[int] = ()) -> "StdVectorFst":
-    """H: every path of CTC, and the tokens that it collapses to.
+def over_paths(graph: "StdVectorFst", num_symbols: int) -> "StdVectorFst":
+    """Composes H with a graph over tokens.
 
-    State 0 comes after a blank and at the beginning, state s after token s, from which s comes again without output.
+    H has a state for each symbol, which is that of the frame before, and V ** 2 arcs: too many for characters of
+    Chinese. So the states of the composition, pairs of a state of the graph and a symbol, are made here directly.
 
     Args:
-        num_symbols: V; there are V ** 2 arcs.
-        passed: disambiguation symbols of the graph on the right, which become empty.
+        graph: input symbols are token ids + 1; those over V are disambiguation symbols and become empty.
+        num_symbols: V.
     """
-    symbols = np.arange(num_symbols)
-    source, target = (grid.ravel() for grid in np.meshgrid(symbols, symbols, indexing="ij"))
-    outputs = np.where((target == 0) | (source == target), 0, target + 1)
-    passed = np.fromiter(passed, dtype=np.int64)
-    loops, marks = np.repeat(symbols, len(passed)), np.tile(passed, num_symbols)
-    return _compile(
-        0,
-        np.concatenate([source, loops]),
-        np.concatenate([target, loops]),
-        np.concatenate([target + 1, np.zeros_like(marks)]),
-        np.concatenate([outputs, marks]),
-        np.zeros(len(source) + len(loops)),
-        symbols,
-        np.zeros(num_symbols),
+    arcs, finals, final_costs = _arrays(graph)
+    arcs = arcs[np.argsort(arcs["source"], kind="stable")]
+    tokens = arcs[(arcs["input"] > 0) & (arcs["input"] <= num_symbols)]
+    empty = arcs[(arcs["input"] == 0) | (arcs["input"] > num_symbols)]
+
+    def pair(states: np.ndarray, symbols: np.ndarray) -> np.ndarray:
+        return states * num_symbols + symbols
+
+    # After a token, what is empty leads on to further states with the same symbol.
+    pairs = new = np.unique(pair(tokens["target"], tokens["input"] - 1))
+    while len(new):
+        states, symbols = np.divmod(new, num_symbols)
+        origin, arc = _leaving(states, empty["source"])
+        new = np.setdiff1d(pair(empty["target"][arc], symbols[origin]), pairs)
+        pairs = np.union1d(pairs, new)
+    blanks = pair(np.arange(graph.num_states), np.zeros(graph.num_states, dtype=np.int64))
+    pairs = np.concatenate([blanks, pairs])
+    states, symbols = np.divmod(pairs, num_symbols)
+    spoken = pairs[symbols > 0]
+    origin, arc = _leaving(states, tokens["source"])
+    other = tokens["input"][arc] - 1 != symbols[origin]
+    origin, said = origin[other], tokens[arc[other]]
+    passing, arc = _leaving(states, empty["source"])
+    passed = empty[arc]
+    ends, place = _leaving(states, finals)
+    stays = symbols[symbols > 0] + 1
+    zeros = np.zeros(len(spoken) + len(pairs), dtype=np.int64)
+    result = _compile(
+        int(pair(np.array(graph.start), np.array(0))),
+        np.concatenate([pairs[origin], pairs[passing], spoken, pairs]),
+        np.concatenate(
+            [
+                pair(said["target"], said["input"] - 1),
+                pair(passed["target"], symbols[passing]),
+                spoken,
+                pair(states, np.zeros_like(states)),
+            ]
+        ),
+        np.concatenate([said["input"], np.zeros(len(passed), dtype=np.int64), stays, np.ones_like(pairs)]),
+        np.concatenate([said["output"], passed["output"], zeros]),
+        np.concatenate([said["cost"], passed["cost"], zeros]),
+        pairs[ends],
+        final_costs[place],
     )
+    kaldifst().connect(result)
+    kaldifst().arcsort(result, "ilabel")
+    return result
 
 
-def disambiguate(spellings: Iterable[Spelling]) -> tuple[list[tuple[Spelling, int]], int]:
+def _arrays(graph: "StdVectorFst") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Arcs (E,) as records; final states, ascending, and their costs."""
+    rows = [line.split() for line in graph.to_str(show_weight_one=True).splitlines()]
+    kind = [(name, np.int64) for name in ("source", "target", "input", "output")] + [("cost", np.float64)]
+    arcs = np.array([tuple(row) for row in rows if len(row) == len(kind)], dtype=kind)
+    finals = sorted((int(row[0]), float(row[1])) for row in rows if len(row) == 2)
+    states, costs = zip(*finals, strict=True) if finals else ((), ())
+    return arcs, np.array(states, dtype=np.int64), np.array(costs)
+
+
+def _leaving(states: np.ndarray, sources: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of a place in `states` and a place in `sources`, which ascend, that hold the same state."""
+    first = np.searchsorted(sources, states)
+    counts = np.searchsorted(sources, states, side="right") - first
+    origin = np.repeat(np.arange(len(states)), counts)
+    begin = np.cumsum(counts) - counts
+    return origin, np.arange(len(origin)) + (first - begin)[origin]
+
+
+def disambiguate(spellings: Iterable[Spelling]) -> list[tuple[Spelling, int]]:
     """Gives a number to spellings that are those of several words or that begin others.
 
     Returns:
-        Each distinct spelling with its number, 0 for none, and the highest number.
+        Each distinct spelling with its number, 0 for none.
     """
     distinct = sorted(set(spellings))
     counts = Counter(tokens for _, tokens in distinct)
@@ -104,7 +151,7 @@ def disambiguate(spellings: Iterable[Spelling]) -> tuple[list[tuple[Spelling, in
             seen[tokens] += 1
             number = seen[tokens]
         numbered.append(((word, tokens), number))
-    return numbered, max((number for _, number in numbered), default=0)
+    return numbered
 
 
 def lexicon(
