@@ -83,10 +83,22 @@ def same_scores(device, half=False):
     assert largest == 0  # The last case has no frames.
 
 
+def same_scores_in_half(device):
+    """In float16 and with products by PyTorch in float32: neither it on CPUs nor the interpreter has what GPUs have."""
+    from toolkit.losses.transducer import triton_joiner
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(triton_joiner, "HALF", torch.float16)
+        patch.setattr(triton_joiner, "_product", lambda a, b: a.float() @ b.float())
+        same_scores(device, half=True)
+
+
 def test_the_kernels_give_the_same_numbers(root):
     """In Triton's interpreter, which has to be chosen before Triton is imported."""
     pytest.importorskip("triton")
-    calls = "same_sums('cpu'); wrong_numbers_are_passed_on('cpu'); same_scores('cpu')"
+    calls = (
+        "same_sums('cpu'); wrong_numbers_are_passed_on('cpu'); same_scores('cpu'); same_scores_in_half('cpu')"
+    )
     code = f"from tests.losses.test_transducer_triton import *; {calls}"
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     run = subprocess.run(

@@ -19,6 +19,8 @@ from torch.autograd.function import once_differentiable
 
 from toolkit.losses.transducer.triton_recursion import current
 
+HALF = torch.bfloat16
+"""Type of products under autocast."""
 CHUNK = 2**23
 """Elements of a chunk's larger matrix."""
 ROWS, SYMBOLS, UNITS = 64, 128, 32
@@ -124,7 +126,7 @@ class _Joiner:
         half: bool,
     ) -> None:
         self.encoder, self.predictor = encoder, predictor
-        self.dtype = torch.bfloat16 if half else torch.float32
+        self.dtype = HALF if half else torch.float32
         self.weight = weight.to(self.dtype)
         self.bias = weight.new_zeros(len(weight)) if bias is None else bias
         self.lattice = tokens, ranges, frames, token_lengths
