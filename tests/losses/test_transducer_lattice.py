@@ -60,6 +60,18 @@ def test_equals_the_sum_over_all_alignments(topology, band):
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_probabilities_beyond_the_range_of_numbers(topology):
+    torch.manual_seed(0)
+    starts, frames, token_lengths, width = arguments("all positions")
+    config = TransducerLossConfig(topology=topology)
+    for _ in range(5):
+        blank, target = (1000 * x for x in random_scores(width))
+        loss, *counts = lattice_loss(blank, target, starts, frames, token_lengths, config)
+        torch.testing.assert_close(loss, expected(blank, target, starts, config))
+        assert all(x.isfinite().all() and x.min() >= 0 and x.max() <= 1 for x in counts)
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_without_an_alignment(topology):
     blank, target = random_scores(5)
     starts, frames, token_lengths, _ = arguments("all positions")

@@ -98,39 +98,62 @@ def _utterance(
     """Forwards: the summed weight of all ways to each node, and of all alignments."""
     width = blank.shape[1]
     # by_target[t, r]: the share of the alignments through a node that came by an emission.
-    by_target = np.empty((frames + 1, width), blank.dtype)
-    previous, current = np.empty(width), np.empty(width)
+    by_target = np.zeros((frames + 1, width), blank.dtype)
+    previous, current, scratch = np.empty(width), np.empty(width), np.empty(width)
     # One more frame holds the final node alone.
     for t in range(frames + 1):
         start, nodes = _nodes(t, starts, frames, tokens, width)
         shift = start - starts[t - 1] if t else 0
         for r in range(nodes):
             came_from = r + shift
-            stayed = moved = -np.inf
             if t == 0:
-                if start + r == 0:
-                    stayed = 0.0
+                current[r] = 0.0 if start + r == 0 else -np.inf
             elif 0 <= came_from < width:
-                stayed = previous[came_from] + blank[t - 1, came_from]
-            if diagonal:
-                if t > 0 and 1 <= came_from <= width:
-                    moved = previous[came_from - 1] + target[t - 1, came_from - 1]
-            elif r > 0:
-                moved = current[r - 1] + target[t, r - 1]
-            high, low = (moved, stayed) if moved > stayed else (stayed, moved)
-            if low == -np.inf:
-                current[r] = high
-                by_target[t, r] = moved > stayed
+                current[r] = previous[came_from] + blank[t - 1, came_from]
             else:
-                ratio = np.exp(blank.dtype.type(low - high))
-                current[r] = high + np.log1p(ratio)
-                by_target[t, r] = (1 if moved > stayed else ratio) / (1 + ratio)
+                current[r] = -np.inf
+            if diagonal and t > 0 and 1 <= came_from <= width:
+                moved = previous[came_from - 1] + target[t - 1, came_from - 1]
+                current[r], by_target[t, r] = _log_add(current[r], moved)
+        if not diagonal and nodes > 1:
+            _emit(current[:nodes], target[t], by_target[t], scratch)
         previous, current = current, previous
-    # previous[0] is the final node unless there is no room for it.
+    # previous[0] is the final node.
     total = previous[0]
     if total > -np.inf:
         _count(diagonal, starts, frames, tokens, by_target, blank_counts, target_counts)
     return total
+
+
+@numba.njit(nogil=True)
+def _emit(sums: np.ndarray, target: np.ndarray, by_target: np.ndarray, ways: np.ndarray) -> None:
+    """Adds to a frame's sums, which are of the ways by blank, those from node to node on the frame.
+
+    Adding logarithms would make each node wait for an exponential and a logarithm of the one before. So sums are taken
+    relative to those by blank, which makes the wait a product and an addition, unless that overflows.
+    """
+    for r in range(1, len(sums)):
+        ways[r] = np.exp(sums[r - 1] + target[r - 1] - sums[r])
+    ways[0] = 1.0
+    for r in range(1, len(sums)):
+        ways[r] = 1.0 + ways[r - 1] * ways[r]
+    # Once it is inf or NaN it stays so.
+    if ways[len(sums) - 1] < np.inf:
+        for r in range(1, len(sums)):
+            by_target[r] = 1.0 - 1.0 / ways[r]
+            sums[r] += np.log(ways[r])
+    else:
+        for r in range(1, len(sums)):
+            sums[r], by_target[r] = _log_add(sums[r], sums[r - 1] + target[r - 1])
+
+
+@numba.njit(nogil=True)
+def _log_add(stayed: float, moved: float) -> tuple[float, float]:
+    """log(exp(stayed) + exp(moved)), and the share of `moved`."""
+    high, low = (moved, stayed) if moved > stayed else (stayed, moved)
+    # Where both are impossible, so is the sum.
+    ratio = 0.0 if low == -np.inf else np.exp(low - high)
+    return high + np.log(1.0 + ratio), (1.0 if moved > stayed else ratio) / (1.0 + ratio)
 
 
 @numba.njit(nogil=True)
