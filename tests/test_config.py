@@ -217,7 +217,7 @@ SURFACE = {
     "asr": "task seed data tokenizer speech init mask channel_mask spec_augment ctc transducer attention optim train",
     "speaker": "task seed data speed_speakers crop_seconds speech init head margin optim train",
     "diarization": "task seed data chunk_seconds speech init head optim train",
-    "lm": "task seed data tokenizer_from tokenizer network optim train",
+    "lm": "task seed data tokenizer network optim train",
 }
 SECTIONS = {
     "data": "train valid sampler augment",

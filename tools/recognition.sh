@@ -94,7 +94,7 @@ lm() {
   local more
   read -r -a more <<< "$lm_overrides"
   stage_drop "$lm_exp/train"
-  "$root/tools/launch.sh" "$batches" --config "$lm_config" --exp "$lm_exp/train" --tokenizer_from="$exp/model" \
+  "$root/tools/launch.sh" "$batches" --config "$lm_config" --exp "$lm_exp/train" --tokenizer.folder="$exp/model" \
     --data.train="$lm_text" --data.valid="$data/cuts_$valid_set.jsonl.gz" \
     ${lm_updates:+--train.max_updates="$lm_updates"} ${more[@]+"${more[@]}"}
 }

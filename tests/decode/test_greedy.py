@@ -104,5 +104,5 @@ def test_blank_penalty():
 def test_what_is_refused():
     with pytest.raises(ValueError, match="max_symbols must be at least 1, got 0"):
         GreedyConfig(max_symbols=0)
-    with pytest.raises(UserError, match="search: found 'greedy', which needs a transducer"):
+    with pytest.raises(UserError, match="greedy: found a model without a transducer"):
         search_of(SimpleNamespace(transducer=None))

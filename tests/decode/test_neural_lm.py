@@ -74,7 +74,7 @@ def test_a_gpu_and_a_cpu_take_different_ways_to_the_same(model, monkeypatch):
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        (TOKENS[:-1], "exp/lm: found 4 tokens, expected the 5 tokens of the recogniser; .*tokenizer_from"),
+        (TOKENS[:-1], "exp/lm: found 4 tokens, expected the 5 tokens of the recogniser; .*tokenizer.folder"),
         ([*TOKENS[:-1], "d"], "exp/lm: found token 4 to be 'd', expected 'c' of the recogniser"),
     ],
 )

@@ -37,7 +37,7 @@ def batch_of(task, texts):
 def test_tokens_are_those_of_the_recogniser(tmp_path, kind):
     tokenizer = learn_tokenizer(TEXT, TokenizerConfig(kind, 14))
     tokenizer.save(tmp_path / "asr")
-    task = lm_task(tmp_path / "lm", tokenizer_from=str(tmp_path / "asr"))
+    task = lm_task(tmp_path / "lm", tokenizer={"folder": str(tmp_path / "asr")})
     model = task.build_model()
     assert task.tokenizer.tokens == tokenizer.tokens and model.num_symbols == len(tokenizer.tokens)
     for path in (tmp_path / "asr").iterdir():
@@ -47,7 +47,7 @@ def test_tokens_are_those_of_the_recogniser(tmp_path, kind):
 
 def test_a_recogniser_that_is_none(tmp_path):
     with pytest.raises(UserError, match="tokens.txt: no such file, expected the tokens of a recogniser"):
-        lm_task(tmp_path, tokenizer_from=str(tmp_path / "none"))
+        lm_task(tmp_path, tokenizer={"folder": str(tmp_path / "none")})
 
 
 def test_without_a_recogniser_tokens_are_learned(tmp_path):

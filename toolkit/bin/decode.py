@@ -1,7 +1,7 @@
 """Turn recordings into text, or find the times of known text."""
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from toolkit.bin._arguments import (
 if TYPE_CHECKING:
     from toolkit.decode.latency import Simulation
     from toolkit.tasks.recognize import Recognized
+    from toolkit.text.tokenizer import Tokenizer
 
 EPILOG = """
 examples:
@@ -102,7 +103,10 @@ def main(argv: list[str] | None = None) -> None:
     window = WindowConfig(args.window_seconds, args.overlap_seconds)
     recognizer = Recognizer(args.model, args.device, window, args.batch_seconds)
     recordings = named_recordings(args.cuts, args.files, recognizer.sampling_rate)
-    texts = transcripts(args.cuts, recognizer.tokenizer.normalize) if args.cuts else {}
+    tokenizer = recognizer.tokenizer
+    # What a model says in phones has errors in phones.
+    in_phones = not tokenizer.joins and not args.align
+    texts = transcripts(args.cuts, tokenizer, in_phones) if args.cuts else {}
     skipped: list[dict[str, str]] = []
     simulations: dict[str, list[Simulation]] = {}
     if args.align:
@@ -149,12 +153,15 @@ def check(args: argparse.Namespace, overrides: list[str]) -> None:
         raise UserError(f"command line: --format {args.format} of several files needs --out")
 
 
-def transcripts(cuts: str, normalize: Callable[[str], str]) -> dict[str, str]:
-    """Cut id -> what is said in it, in the form in which the model learned such texts."""
+def transcripts(cuts: str, tokenizer: "Tokenizer", in_phones: bool) -> dict[str, str]:
+    """Cut id -> what is said in it, in the form in which the model learned such texts; perhaps as phones."""
     from toolkit.data.manifests import open_cuts
     from toolkit.tasks.asr import transcript
 
-    return {cut.id: normalize(transcript(cut)) for cut in open_cuts(cuts)}
+    texts = {cut.id: tokenizer.normalize(transcript(cut)) for cut in open_cuts(cuts)}
+    if not in_phones:
+        return texts
+    return {name: tokenizer.decode(tokenizer.encode(text)) for name, text in texts.items()}
 
 
 def write(

@@ -75,7 +75,7 @@ def with_ctc(model: AsrModel, search: str) -> AsrModel:
     """The model; UserError if it has no CTC head."""
     if model.ctc is None:
         raise UserError(
-            f"search: found {search!r}, which needs CTC; expected ctc for one of the model's heads"
+            f"{search}: found a model without a CTC head, expected one trained with ctc.scale over 0"
         )
     return model
 

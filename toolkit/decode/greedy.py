@@ -137,7 +137,7 @@ def transducer_of(model: AsrModel, search: str) -> Transducer:
     """The model's transducer; UserError if it has none."""
     if model.transducer is None:
         raise UserError(
-            f"search: found {search!r}, which needs a transducer; expected one for the model's heads"
+            f"{search}: found a model without a transducer, expected one trained with transducer.scale over 0"
         )
     return model.transducer
 

@@ -88,7 +88,7 @@ def check_tokens(tokens: Sequence[str], recogniser_tokens: Sequence[str], source
             return
         found, expected = f"token {index} to be {tokens[index]!r}", repr(recogniser_tokens[index])
     raise UserError(
-        f"{source}: found {found}, expected {expected} of the recogniser; train it with tokenizer_from: the "
+        f"{source}: found {found}, expected {expected} of the recogniser; train it with tokenizer.folder: the "
         "recogniser's model directory"
     )
 

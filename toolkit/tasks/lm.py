@@ -50,10 +50,8 @@ class LmConfig:
     """Of weights, order and dropout."""
     data: TextConfig = field(default_factory=TextConfig)
     """Training and validation data."""
-    tokenizer_from: str | None = None
-    """Model directory of the recogniser whose tokens are taken over; null to learn some from the training text."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    """How text is cut into symbols, where that is learned."""
+    """How text is cut into symbols; its key `folder` takes over those of a recogniser."""
     network: Any = choice(NETWORKS, "lstm")
     """What looks at the symbols so far."""
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -71,12 +69,8 @@ class LmTask(Task):
         """Takes over a recogniser's tokenizer, or learns one from the training text."""
         if (self.model_dir / "tokens.txt").exists():
             return
-        config = self.config
-        if config.tokenizer_from is not None:
-            load_tokenizer(config.tokenizer_from).save(self.model_dir)
-            return
-        texts = (sentence.text for sentence in sentences(config.data.train, "data.train"))
-        learn_tokenizer(texts, config.tokenizer).save(self.model_dir)
+        texts = (sentence.text for sentence in sentences(self.config.data.train, "data.train"))
+        learn_tokenizer(texts, self.config.tokenizer).save(self.model_dir)
 
     def build_model(self) -> LanguageModel:
         """A model for the symbols of the model directory."""

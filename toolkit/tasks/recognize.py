@@ -27,7 +27,7 @@ from toolkit.errors import UserError
 from toolkit.models.base import SHORTEST_SECONDS
 from toolkit.tasks.apply import Skipped, pick_device
 from toolkit.tasks.load import load_task_and_model
-from toolkit.tasks.searches import check_head, read_searches, simplest
+from toolkit.tasks.searches import read_searches, simplest
 from toolkit.text.tokenizer import SPACE, UNKNOWN
 
 AT_ONCE = 256
@@ -111,8 +111,6 @@ class Recognizer:
     def searches(self, named: str | None, overrides: Sequence[str] = ()) -> dict[str, Search]:
         """What `recognize` takes, from `read_searches`; UserError for those that the model cannot do."""
         configs = read_searches(named or simplest(self.model), overrides)
-        for name, config in configs.items():
-            check_head(config.name, name, self.model)
         parts = self.model, self.tokenizer, self.device
         return {name: SEARCHES[config.name](config, *parts) for name, config in configs.items()}
 

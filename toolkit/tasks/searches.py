@@ -40,15 +40,6 @@ def simplest(model: AsrModel) -> str:
     return "greedy" if model.transducer is not None else "ctc_greedy"
 
 
-def check_head(kind: str, where: str, model: AsrModel) -> None:
-    """Raises UserError if a model has no head for a kind of search."""
-    head = "ctc" if kind in ("ctc_greedy", "ctc_beam", "hlg") else "transducer"
-    if getattr(model, head) is None:
-        raise UserError(
-            f"{where}: {kind} needs {head}.scale over 0 in training, found a model without that head"
-        )
-
-
 def is_file(named: str | None) -> bool:
     """Whether that is a file of searches, rather than the name of one or nothing; UserError if it is none of these."""
     if named is None or named in SEARCHES:
