@@ -208,7 +208,7 @@ def test_results_can_be_scored(place, aligned, name):
         ),
         (
             ["{}/lost.flac", "--searches", "greedy"],
-            "greedy: found a model without a transducer, expected one trained with",
+            "greedy: found a model without a transducer",
         ),
         (["{}/lost.flac", "--searches.ctc_greedy.bean=3"], "unknown key bean"),
         (["{}/lost.flac", "--beam=3"], "found --beam, expected settings such as --searches.NAME.beam=4"),
