@@ -14,6 +14,7 @@
 #   head         transducer or ctc: what is searched
 #   searches     folder with configurations of searches: decode_HEAD.yaml, fusion_HEAD.yaml, stream.yaml
 #   streams      true for a causal model
+#   exports      true for a model that sherpa-onnx can compute: on filter banks, or on normalised waveforms
 #   metric       wer, or cer for languages that put no spaces between words
 #   lm_exp       folder for language models, which all models over the same tokens share
 #   lm_text      sentences to learn them from: text, a sentence a line (.gz is unpacked)
@@ -61,7 +62,9 @@ recognition_stages() {
 
   stage results "a table of all error rates" results "$root/tools/error_rates.py" "$model" "${tests[@]}"
 
-  stage export "files for sherpa-onnx" export_model "$model"
+  if $exports; then
+    stage export "files for sherpa-onnx" export_model "$model"
+  fi
 }
 
 train() {

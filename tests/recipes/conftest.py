@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-SCRIPTS = ("corpus", "sentences", "fetch", "manifests", "tts", "tasks", "meetings")
+SCRIPTS = ("corpus", "sentences", "fetch", "manifests", "tts", "tasks", "meetings", "sherpa_check")
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ given=$(from_start "${corpus:-}")
 corpus=${given:-$data/aishell}
 
 train_set=train valid_set=dev test_sets="dev test"
-head=transducer streams=false metric=cer noise='' pretrained='' settings=()
+head=transducer streams=false exports=true metric=cer noise='' pretrained='' settings=()
 if [ "$model" = zipformer_ctc ]; then head=ctc; fi
 batches=${batches:-4} updates=${updates:-} average=${average:-10}
 overrides=${overrides:-} searches=$(from_start "${searches:-$root/egs/librispeech/asr/conf}")

@@ -7,6 +7,8 @@
 # From the environment:
 #   pretrained      model directory of a pretrained encoder
 #   model           zipformer (default), for any encoder; hubert_base, hubert_large: a file of conf/
+#   exports         true if the encoder takes normalised waveforms or filter banks, as sherpa-onnx has them: then
+#                   there is a stage export (default: hubert_large)
 #   subset          10min, 1h (default) or 10h
 #   finetuning      folder librispeech_finetuning; without it it is downloaded to TOOLKIT_DATA (0.6 GB)
 #   corpus          folder LibriSpeech with its dev and test parts; without it they are downloaded (1.3 GB)
@@ -58,8 +60,8 @@ case $model-$subset in
   *-10h) updates=${updates:-20000} ;;
 esac
 case $model in
-  hubert_large) batches=${batches:-16} ;;
-  *) batches=${batches:-8} ;;
+  hubert_large) batches=${batches:-16} exports=${exports:-true} ;;
+  *) batches=${batches:-8} exports=${exports:-false} ;;
 esac
 overrides=${overrides:-} updates=${updates:-} average=${average:-1}
 searches=$(from_start "${searches:-$root/egs/librispeech/asr/conf}")

@@ -10,6 +10,8 @@
 #                   finetune_transducer, hubert_base_ctc: a file of conf/
 #   hours           960 (default) or 100, to train on
 #   pretrained      model directory of a pretrained encoder
+#   exports         true if `pretrained` takes normalised waveforms or filter banks, as sherpa-onnx has them: then there is
+#                   a stage export
 #   corpus          folder LibriSpeech with its parts; without it they are downloaded to TOOLKIT_DATA (61 GB, or 7.7 GB)
 #   musan           folder of the noise corpus MUSAN; none: train without; without it it is downloaded (11 GB)
 #   lm_data         folder of LibriSpeech's trigrams and text for language models; without it they are downloaded (1.5 GB)
@@ -69,7 +71,11 @@ esac
 batches=${batches:-8} updates=${updates:-} average=${average:-10}
 noise='' streams=false metric=wer
 case $model in
-  zipformer_*) if [ "$musan" != none ]; then noise=$data/cuts_musan.jsonl.gz; fi ;;
+  zipformer_*)
+    exports=${exports:-true}
+    if [ "$musan" != none ]; then noise=$data/cuts_musan.jsonl.gz; fi
+    ;;
+  *) exports=${exports:-false} ;;
 esac
 if [ "$model" = zipformer_streaming ]; then streams=true; fi
 lm_exp=$experiments/lm-$tokens-$hours lm_text=$lm_data/librispeech-lm-norm.txt.gz
