@@ -117,12 +117,16 @@ def over_paths(graph: "StdVectorFst", num_symbols: int) -> "StdVectorFst":
 
 def _arrays(graph: "StdVectorFst") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Arcs (E,) as records; final states, ascending, and their costs."""
-    rows = [line.split() for line in graph.to_str(show_weight_one=True).splitlines()]
-    kind = [(name, np.int64) for name in ("source", "target", "input", "output")] + [("cost", np.float64)]
-    arcs = np.array([tuple(row) for row in rows if len(row) == len(kind)], dtype=kind)
-    finals = sorted((int(row[0]), float(row[1])) for row in rows if len(row) == 2)
-    states, costs = zip(*finals, strict=True) if finals else ((), ())
-    return arcs, np.array(states, dtype=np.int64), np.array(costs)
+    lines = graph.to_str(show_weight_one=True, fst_field_separator=" ").splitlines()
+    names = ("source", "target", "input", "output", "cost")
+    arcs, finals = [], []
+    for line in lines:
+        (arcs if line.count(" ") == len(names) - 1 else finals).append(line)
+    columns = np.fromstring("\n".join(arcs), sep=" ").reshape(-1, len(names)).T
+    records = np.rec.fromarrays([*columns[:-1].astype(np.int64), columns[-1]], names=",".join(names))
+    states, costs = np.fromstring("\n".join(finals), sep=" ").reshape(-1, 2).T
+    order = np.argsort(states)
+    return records, states[order].astype(np.int64), costs[order]
 
 
 def _leaving(states: np.ndarray, sources: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
