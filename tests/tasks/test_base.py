@@ -51,12 +51,12 @@ def pretrained(tmp_path_factory):
 def test_a_pretrained_encoder_is_taken_over(tmp_path, manifest, pretrained):
     task = asr(tmp_path, manifest, init={"model": str(pretrained), "lr_factor": 0.1})
     model, said = task.build_model(), []
-    head = model.head[1].weight.clone()
+    head = model.ctc[1].weight.clone()
     task.initialize(model, said.append)
     source = load(pretrained)
     for name, tensor in source.speech.state_dict().items():
         assert torch.equal(model.speech.state_dict()[name], tensor), name
-    assert torch.equal(model.head[1].weight, head)
+    assert torch.equal(model.ctc[1].weight, head)
     assert said == [f"encoder from {pretrained / 'model.safetensors'}"]
     assert task.is_pretrained("speech.encoder.x") and not task.is_pretrained("head.1.weight")
     assert (task.lr_factor("speech.encoder.x"), task.lr_factor("head.1.weight")) == (0.1, 1.0)
