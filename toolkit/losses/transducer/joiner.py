@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from toolkit.errors import UserError
+from toolkit.losses.transducer.threads import in_threads
 
 Lattice = Callable[[Tensor, Tensor, slice], Tensor]
 """(blank (N, T, R), target (N, T, R), which N of the B utterances) -> losses (N,); differentiable in both scores."""
@@ -129,18 +130,19 @@ class _Scores(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        from toolkit.losses.transducer.joiner_tiles import Activations, Group, Rows, grouped, in_threads
+        from toolkit.losses.transducer.joiner_tiles import Activations, Rows, grouped
 
         ctx.save_for_backward(*inputs)
         blank, target = (inputs[0].new_zeros(inputs[5].shape) for _ in range(2))
+        groups = grouped(Rows.of(*inputs[4:]), inputs[5])
 
-        def work(groups: list[Group]) -> None:
+        def work(share: list[int]) -> None:
             activations = Activations(*inputs[:4])
-            for group in groups:
-                for strip in group.rows.strips():
+            for index in share:
+                for strip in groups[index].rows.strips():
                     activations.scores(strip, blank, target)
 
-        in_threads(work, grouped(Rows.of(*inputs[4:]), inputs[5]))
+        in_threads(work, [group.size for group in groups])
         return blank, target
 
     @staticmethod
@@ -152,24 +154,18 @@ class _Scores(torch.autograd.Function):
 
 def _gradients(inputs: tuple[Any, ...], blank: Tensor, target: Tensor) -> tuple[Tensor, ...]:
     """Gradients of encoder, predictor, weight and bias, given those of the scores (B, T, R)."""
-    from toolkit.losses.transducer.joiner_tiles import (
-        Activations,
-        Gradients,
-        Group,
-        Rows,
-        grouped,
-        in_threads,
-    )
+    from toolkit.losses.transducer.joiner_tiles import Activations, Gradients, Rows, grouped
 
     sums = Gradients.zeros(*inputs[:3])
+    groups = grouped(Rows.of(*inputs[4:]), inputs[5])
 
-    def work(groups: list[Group]) -> Gradients:
+    def work(share: list[int]) -> Gradients:
         activations, own = Activations(*inputs[:4]), sums.own()
-        for group in groups:
-            activations.gradients(group.rows, blank, target, False, own)
+        for index in share:
+            activations.gradients(groups[index].rows, blank, target, False, own)
         return own
 
-    sums.add(in_threads(work, grouped(Rows.of(*inputs[4:]), inputs[5])))
+    sums.add(in_threads(work, [group.size for group in groups]))
     return sums
 
 
@@ -178,25 +174,20 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        from toolkit.losses.transducer.joiner_tiles import (
-            Activations,
-            Gradients,
-            Group,
-            Rows,
-            grouped,
-            in_threads,
-        )
+        from toolkit.losses.transducer.joiner_tiles import Activations, Gradients, Rows, grouped
 
         *inputs, lattice, differentiated = arguments
         differentiated = differentiated and any(ctx.needs_input_grad)
         blank, target = (inputs[0].new_zeros(inputs[5].shape) for _ in range(2))
         losses = inputs[0].new_empty(len(blank))
         sums = Gradients.zeros(*inputs[:3])
+        groups = grouped(Rows.of(*inputs[4:]), inputs[5])
 
-        def work(groups: list[Group]) -> Gradients:
+        def work(share: list[int]) -> Gradients:
             activations, own = Activations(*inputs[:4]), sums.own()
-            for these, rows in groups:
-                kept = differentiated and len(rows.cell) <= activations.capacity
+            for index in share:
+                these, rows = groups[index]
+                kept = differentiated and groups[index].size <= activations.capacity
                 for strip in [rows] if kept else rows.strips():
                     activations.scores(strip, blank, target)
                 scores = lattice, blank[these], target[these], these
@@ -207,7 +198,7 @@ class _Loss(torch.autograd.Function):
                     losses[these] = lattice(*scores[1:])
             return own
 
-        sums.add(in_threads(work, grouped(Rows.of(*inputs[4:]), inputs[5])))
+        sums.add(in_threads(work, [group.size for group in groups]))
         ctx.save_for_backward(*inputs, blank, target, *sums)
         return losses
 

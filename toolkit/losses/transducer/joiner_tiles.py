@@ -5,11 +5,8 @@ A row is one cell of the lattice: a pair of an encoder frame and a symbol positi
 Dimensions: B batch, T frames, U symbols, R symbol positions kept of each frame, J joiner, V vocabulary, N rows.
 """
 
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +17,6 @@ KEPT = 2**21
 """Elements of a matrix of activations that may be kept for gradients; those of more are computed again."""
 STRIP = 1024
 """Rows that are multiplied at a time: enough to be fast, and few enough to stay in the cache."""
-
-Result = TypeVar("Result")
 
 
 class Rows(NamedTuple):
@@ -76,6 +71,11 @@ class Group(NamedTuple):
     rows: Rows
     """All that they have."""
 
+    @property
+    def size(self) -> int:
+        """Number of rows."""
+        return len(self.rows.cell)
+
 
 def grouped(rows: Rows, ranges: Tensor) -> list[Group]:
     """Groups of at most 2 * STRIP rows, or of one utterance that has more."""
@@ -88,46 +88,6 @@ def grouped(rows: Rows, ranges: Tensor) -> list[Group]:
             groups.append(Group(slice(first, utterance + 1), rows.part(slice(start, start + held))))
             first, start, held = utterance + 1, start + held, 0
     return groups
-
-
-def in_threads(work: Callable[[list[Group]], Result], groups: list[Group]) -> list[Result]:
-    """Gives each of PyTorch's CPU threads a share of the groups; no operation then needs to wait for two threads.
-
-    The shares depend on the groups and the number of threads only, so that sums come in the same order every time.
-
-    Returns:
-        What `work` returned for each share.
-    """
-    threads = torch.get_num_threads()
-    count = max(1, min(threads, len(groups)))
-    shares: list[list[Group]] = [[] for _ in range(count)]
-    loads = [0] * count
-    for group in sorted(groups, key=lambda group: -len(group.rows.cell)):
-        least = loads.index(min(loads))
-        shares[least].append(group)
-        loads[least] += len(group.rows.cell)
-    inference = torch.is_inference_mode_enabled()
-
-    def run(share: list[Group]) -> Result:
-        torch.set_num_threads(threads // count)
-        with torch.inference_mode(inference), torch.no_grad():
-            return work(share)
-
-    try:
-        return list(_pool(count).map(run, shares))
-    finally:
-        # What a thread sets for itself also holds for all threads that begin later.
-        torch.set_num_threads(threads)
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Kept, as each new thread would allocate buffers for its products."""
-    return ThreadPoolExecutor(threads)
-
-
-# A forked process has the pool, but not its threads.
-os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 class Gradients(NamedTuple):

@@ -6,7 +6,7 @@ where tokens lie tells the pruned loss where to look.
 Dimensions: B utterances, T frames, U tokens, V symbols.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from toolkit.losses.transducer.config import TransducerLossConfig
 from toolkit.losses.transducer.recursion import full_precision, lattice_loss
+from toolkit.losses.transducer.threads import in_threads
 
 # Added to sums of products of exponentials before they are divided by: all of them may underflow.
 LEAST = 1e-30
@@ -97,7 +98,8 @@ class _Sum(torch.autograd.Function):
         ctx: Any, am: Tensor, lm: Tensor, symbols: Tensor, frames: Tensor, token_lengths: Tensor
     ) -> tuple[Tensor, Tensor]:
         blank, target = (full_precision(am.new_zeros(*am.shape[:2], lm.shape[1])) for _ in range(2))
-        for b, t, u in _tiles(am, frames, token_lengths):
+
+        def tile(b: slice, t: slice, u: slice) -> None:
             frame, position = full_precision(am[b, t]), full_precision(lm[b, u])
             frame_exp, frame_max = _exponentials(frame)
             position_exp, position_max = _exponentials(position)
@@ -105,6 +107,8 @@ class _Sum(torch.autograd.Function):
             blank[b, t, u] = frame[:, :, :1] + position[:, None, :, 0] - normaliser
             of_position = position.gather(2, symbols[b, u, None])[:, None, :, 0]
             target[b, t, u] = _picked(frame, symbols[b, u]) + of_position - normaliser
+
+        _tile_by_tile(tile, am, frames, token_lengths)
         ctx.save_for_backward(am, lm, symbols, frames, token_lengths, blank)
         return blank, target
 
@@ -113,16 +117,14 @@ class _Sum(torch.autograd.Function):
     def backward(ctx: Any, blank_gradient: Tensor, target_gradient: Tensor) -> tuple[Tensor | None, ...]:
         am, lm, symbols, frames, token_lengths, blank = ctx.saved_tensors
         am_gradient, lm_gradient = torch.zeros_like(am), torch.zeros_like(lm)
+
+        def tile(b: slice, t: slice, u: slice) -> None:
+            scores = blank[b, t, u], blank_gradient[b, t, u], target_gradient[b, t, u]
+            grads = _gradients(am[b, t], lm[b, u], symbols[b, u], *scores)
+            am_gradient[b, t], lm_gradient[b, u] = grads
+
         with torch.autocast(am.device.type, enabled=False):
-            for b, t, u in _tiles(am, frames, token_lengths):
-                am_gradient[b, t], lm_gradient[b, u] = _gradients(
-                    am[b, t],
-                    lm[b, u],
-                    symbols[b, u],
-                    blank[b, t, u],
-                    blank_gradient[b, t, u],
-                    target_gradient[b, t, u],
-                )
+            _tile_by_tile(tile, am, frames, token_lengths)
         return am_gradient, lm_gradient, None, None, None
 
 
@@ -152,13 +154,20 @@ def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
     return (logits - maximum).exp_(), maximum
 
 
-def _tiles(am: Tensor, frames: Tensor, token_lengths: Tensor) -> Iterator[tuple[slice, slice, slice]]:
-    """Utterances, frames and positions to compute at a time.
+def _tile_by_tile(
+    tile: Callable[[slice, slice, slice], None], am: Tensor, frames: Tensor, token_lengths: Tensor
+) -> None:
+    """Calls `tile` with utterances, frames and positions to compute at a time.
 
     On a CPU an utterance without its padding, which fits into the cache; else all, for the sake of few large kernels.
     """
     if am.device.type != "cpu":
-        yield slice(None), slice(None), slice(None)
+        tile(slice(None), slice(None), slice(None))
         return
-    for b, (frame_count, token_count) in enumerate(zip(frames.tolist(), token_lengths.tolist(), strict=True)):
-        yield slice(b, b + 1), slice(frame_count), slice(token_count + 1)
+    counts, lengths = frames.tolist(), token_lengths.tolist()
+
+    def work(share: list[int]) -> None:
+        for b in share:
+            tile(slice(b, b + 1), slice(counts[b]), slice(lengths[b] + 1))
+
+    in_threads(work, counts)
