@@ -9,6 +9,9 @@ from toolkit.errors import UserError
 from toolkit.export.onnx import needed
 from toolkit.export.sherpa import SAMPLE_RATE
 
+SHIFT = SAMPLE_RATE // 100
+"""Samples from one feature frame to the next."""
+
 
 class SherpaRecognizer:
     """Greedy search of sherpa-onnx with the files of a folder that `write_sherpa` made.
@@ -20,7 +23,6 @@ class SherpaRecognizer:
 
     Attributes:
         streaming: whether they are those of a stream.
-        chunk: streaming: seconds of audio from one chunk to the next.
 
     Raises:
         UserError: onnx or sherpa-onnx is not installed, or a file is missing.
@@ -38,7 +40,7 @@ class SherpaRecognizer:
         model = needed("onnx").load(paths[names[0]], load_external_data=False)
         about = {entry.key: entry.value for entry in model.metadata_props}
         self.streaming = "decode_chunk_len" in about
-        self.chunk = float(about.get("decode_chunk_len", 0)) / 100
+        self._window, self._step = (int(about.get(key, 0)) for key in ("T", "decode_chunk_len"))
         kind = sherpa.OnlineRecognizer if self.streaming else sherpa.OfflineRecognizer
         make = {
             ("transducer", "zipformer2"): kind.from_transducer,
@@ -49,20 +51,26 @@ class SherpaRecognizer:
         files = {name: str(path) for name, path in paths.items()}
         self.recognizer: Any = make(tokens=str(Path(folder, "tokens.txt")), num_threads=1, **files)
 
-    def __call__(self, samples: np.ndarray, tail: float = 0.0) -> list[str]:
-        """The symbols that are recognised.
-
-        Args:
-            samples: (S,) float32 in [-1, 1] at 16 kHz.
-            tail: streaming: seconds of silence that follow. What is left after the last whole chunk is never heard.
-        """
+    def __call__(self, samples: np.ndarray) -> list[str]:
+        """The symbols that are recognised in (S,) float32 samples in [-1, 1] at 16 kHz."""
         stream = self.recognizer.create_stream()
-        stream.accept_waveform(SAMPLE_RATE, samples)
+        stream.accept_waveform(SAMPLE_RATE, self.with_silence(samples))
         if not self.streaming:
             self.recognizer.decode_stream(stream)
             return list(stream.result.tokens)
-        stream.accept_waveform(SAMPLE_RATE, np.zeros(round(tail * SAMPLE_RATE), np.float32))
         stream.input_finished()
         while self.recognizer.is_ready(stream):
             self.recognizer.decode_stream(stream)
         return list(self.recognizer.tokens(stream))
+
+    def with_silence(self, samples: np.ndarray) -> np.ndarray:
+        """Samples, and for a stream as much silence as it takes that all of them are heard.
+
+        sherpa-onnx leaves a last chunk that is not full unheard. Here the end is not at the edge of a chunk, so that
+        everybody who takes whole chunks alone finds the same number of them.
+        """
+        if not self.streaming:
+            return samples
+        chunks = -(-len(samples) // (SHIFT * self._step))
+        frames = (chunks - 1) * self._step + self._window + min(5, self._step // 2)
+        return np.pad(samples, (0, frames * SHIFT - len(samples)))

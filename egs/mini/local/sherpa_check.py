@@ -1,7 +1,7 @@
 """Recognises cuts with a model and, in sherpa-onnx, with the files exported from it, and compares what is found.
 
 For each head of the model: how many cuts get the same tokens, and the word error rates of the model, of the exported
-files, and of those with 8-bit weights. All search greedily; a streaming model gets some silence at the end.
+files, and of those with 8-bit weights. All search greedily; streams get silence to the end of a chunk.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from toolkit.data.text import transcript
 from toolkit.decode.ctc import CtcGreedy
 from toolkit.decode.endpoint import EndpointConfig
 from toolkit.decode.greedy import Greedy, GreedyConfig
+from toolkit.decode.hypothesis import Hypothesis
 from toolkit.decode.streaming import StreamingConfig, StreamingRecognizer
 from toolkit.errors import UserError
 from toolkit.export.sherpa import SAMPLE_RATE, is_causal
@@ -32,8 +33,6 @@ from toolkit.text.tokenizer import SPACE, UNKNOWN, Tokenizer
 Recognize = Callable[[np.ndarray], list[str]]
 """(S,) samples at 16 kHz to the symbols of tokens."""
 FILES = {"ctc": "model.onnx", "transducer": "encoder.onnx"}
-BEYOND = 0.3
-"""Seconds of silence behind a stream, after a chunk of it: sherpa-onnx leaves a last chunk that is not full unheard."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,11 +62,11 @@ def main(argv: list[str] | None = None) -> None:
     figures = {}
     for head in heads:
         whole, small = (SherpaRecognizer(args.sherpa, head, int8) for int8 in (False, True))
-        tail = whole.chunk + BEYOND
+        ours = recognizer(model, task.tokenizer, head)
         systems: dict[str, Recognize] = {
-            "toolkit": recognizer(model, task.tokenizer, head, tail),
-            "float32": lambda samples, sherpa=whole, tail=tail: sherpa(samples, tail),
-            "int8": lambda samples, sherpa=small, tail=tail: sherpa(samples, tail),
+            "toolkit": lambda samples, ours=ours, sherpa=whole: ours(sherpa.with_silence(samples)),
+            "float32": whole,
+            "int8": small,
         }
         figures[head] = compare(systems, recordings, texts)
         print(f"{head}{', streaming' if whole.streaming else ''}: {describe(figures[head])}")
@@ -75,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         write_json(args.json, figures)
 
 
-def recognizer(model: AsrModel, tokenizer: Tokenizer, head: str, tail: float) -> Recognize:
+def recognizer(model: AsrModel, tokenizer: Tokenizer, head: str) -> Recognize:
     """The toolkit's greedy search, with one symbol a frame at most as sherpa-onnx has it."""
     search = (
         CtcGreedy(CtcGreedy.Config(), model, tokenizer, "cpu")
@@ -83,14 +82,17 @@ def recognizer(model: AsrModel, tokenizer: Tokenizer, head: str, tail: float) ->
         else Greedy(GreedyConfig(max_symbols=1), model, tokenizer, "cpu")
     )
     if is_causal(model.speech):
-        config = StreamingConfig(tail_seconds=tail, endpoint=EndpointConfig(enabled=False))
+        config = StreamingConfig(endpoint=EndpointConfig(enabled=False))
         streaming = StreamingRecognizer(model, search, config)
 
-        def find(samples: np.ndarray) -> list:
-            return streaming([torch.from_numpy(samples)])[0][0].hypotheses
+        def find(samples: np.ndarray) -> list[Hypothesis]:
+            stream = streaming.start()
+            stream.accept(torch.from_numpy(samples))
+            streaming.decode([stream])
+            return stream.partial().hypotheses
     else:
 
-        def find(samples: np.ndarray) -> list:
+        def find(samples: np.ndarray) -> list[Hypothesis]:
             output = model.speech(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
             return search(output.frames, output.lengths)[0]
 
