@@ -3,23 +3,13 @@
 import pytest
 import torch
 
-from tests.decode.grammar import ARPA
+from tests.decode.grammar import ARPA, LogProbs
 from toolkit.bin.graph import main
 from toolkit.decode.hlg import Hlg, HlgConfig
 from toolkit.errors import UserError
 from toolkit.text.tokenizer import BLANK, SPACE, UNKNOWN, CharTokenizer
 
 TOKENIZER = CharTokenizer([BLANK, UNKNOWN, SPACE, "A", "B", "D", "x"])
-
-
-class Model:
-    """Stands for a recogniser whose frames are log-probabilities already."""
-
-    ctc = True
-
-    @staticmethod
-    def ctc_log_probs(frames):
-        return frames
 
 
 @pytest.fixture
@@ -33,7 +23,7 @@ def said(path, folder):
     """The words that are found where the model is sure of a path of symbols."""
     log_probs = torch.full((1, len(path), len(TOKENIZER.tokens)), -9.0)
     log_probs[0, range(len(path)), [TOKENIZER.tokens.index(symbol) for symbol in path]] = 0.0
-    search = Hlg(HlgConfig(graph=str(folder)), Model(), TOKENIZER, "cpu")
+    search = Hlg(HlgConfig(graph=str(folder)), LogProbs(), TOKENIZER, "cpu")
     ((best,),) = search(log_probs.log_softmax(-1), torch.tensor([len(path)]))
     return [(word.text, word.start, word.end) for word in best.words]
 

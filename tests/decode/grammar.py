@@ -4,6 +4,7 @@ import itertools
 import math
 
 from toolkit.decode.vocabulary import Vocabulary
+from toolkit.text.arpa import read_arpa
 
 ARPA = """\\data\\
 ngram 1=6
@@ -85,3 +86,20 @@ def vocabulary(spellings=SPELLINGS, space=None):
     """The words as searches take them."""
     words = list(dict.fromkeys(["", *(word for word, _ in spellings)]))
     return Vocabulary(words, [(words.index(word), tokens) for word, tokens in spellings], space)
+
+
+def ngram_model(folder):
+    """The model of ARPA, by way of a file."""
+    path = folder / "words.arpa"
+    path.write_text(ARPA)
+    return read_arpa(path)
+
+
+class LogProbs:
+    """Stands for a recogniser whose frames are log-probabilities already."""
+
+    ctc = True
+
+    @staticmethod
+    def ctc_log_probs(frames):
+        return frames

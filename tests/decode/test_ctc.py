@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.decode.grammar import LogProbs
 from toolkit.decode.ctc import CtcGreedy, CtcGreedyConfig, align, greedy
 from toolkit.errors import UserError
 
@@ -82,20 +83,10 @@ def test_tokens_that_do_not_fit():
         align(with_best_path([1, 2, 3]), [1, 2, 2])
 
 
-class Model:
-    """Stands for a recogniser whose frames are log-probabilities already."""
-
-    ctc = True
-
-    @staticmethod
-    def ctc_log_probs(frames):
-        return frames
-
-
 @given(st.lists(st.integers(0, 2), max_size=12), st.lists(st.integers(0, 12), max_size=3), st.integers(0, 5))
 def test_greedy_search_in_pieces(path, cuts, first_frame):
     log_probs = with_best_path(path or [0])[: len(path)]
-    search = CtcGreedy(CtcGreedyConfig(), Model(), None, "cpu")
+    search = CtcGreedy(CtcGreedyConfig(), LogProbs(), None, "cpu")
     state = search.start(first_frame)
     bounds = [0, *sorted(min(cut, len(path)) for cut in cuts), len(path)]
     for begin, end in itertools.pairwise(bounds):
@@ -110,7 +101,7 @@ def test_greedy_search_in_pieces(path, cuts, first_frame):
 
 
 def test_a_model_without_ctc():
-    model = Model()
+    model = LogProbs()
     model.ctc = None
     with pytest.raises(UserError, match="ctc_greedy: found a model without a CTC head"):
         CtcGreedy(CtcGreedyConfig(), model, None, "cpu")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tests.decode.grammar import ARPA, SPELLINGS, text_score, texts, vocabulary
+from tests.decode.grammar import ARPA, SPELLINGS, LogProbs, ngram_model, text_score, texts, vocabulary
 from toolkit.config import build
 from toolkit.decode.ctc import greedy
 from toolkit.decode.ctc_beam import CtcBeam, CtcBeamConfig, PrefixSearch, prefix_search
@@ -206,9 +206,7 @@ def test_settings_that_make_no_sense(settings, message):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("arpa") / "words.arpa"
-    path.write_text(ARPA)
-    return read_arpa(path)
+    return ngram_model(tmp_path_factory.mktemp("arpa"))
 
 
 @pytest.mark.parametrize("settings", ["look ahead", "blind", "words only"])
@@ -269,16 +267,6 @@ def test_times_of_words():
     assert [w.text for w in cut.words] == ["yes"] and ids(cut) == (1, 2)
 
 
-class Model:
-    """Stands for a recogniser whose frames are log-probabilities already."""
-
-    ctc = True
-
-    @staticmethod
-    def ctc_log_probs(frames):
-        return frames
-
-
 def test_what_a_configuration_names_is_fused_in(tmp_path, model):
     tokenizer = CharTokenizer(["<blk>", "<unk>", "▁", "A", "B", "C", "D"])
     (tmp_path / "words.arpa").write_text(ARPA)
@@ -293,7 +281,7 @@ def test_what_a_configuration_names_is_fused_in(tmp_path, model):
         "words": {"ngram": f"{tmp_path}/words.arpa", "lexicon": f"{tmp_path}/lexicon.txt", "scale": 0.6},
     }
     config = build(CtcBeamConfig, raw, "test")
-    found = CtcBeam(config, Model(), tokenizer, "cpu")(log_probs, lengths)
+    found = CtcBeam(config, LogProbs(), tokenizer, "cpu")(log_probs, lengths)
     scorer = Sum([(NgramScorer(read_arpa(tmp_path / "tokens.arpa"), tokenizer.tokens), 0.3)])
     words = Vocabulary(["", "A", "B", "C"], [(1, (2, 3)), (2, (2, 4)), (3, (2, 5, 6))], space=2)
     search = WordSearch(words, 7, "cpu", model, WordsConfig(scale=0.6))
@@ -301,7 +289,7 @@ def test_what_a_configuration_names_is_fused_in(tmp_path, model):
     assert all(len(nbest) == 3 and nbest[0].words for nbest in found)
     raw["words"] = {"lexicon": f"{tmp_path}/none.txt"}
     with pytest.raises(UserError, match=r"none\.txt: no such file"):
-        CtcBeam(build(CtcBeamConfig, raw, "test"), Model(), tokenizer, "cpu")
+        CtcBeam(build(CtcBeamConfig, raw, "test"), LogProbs(), tokenizer, "cpu")
 
 
 def pretend(part, mode):

@@ -8,7 +8,7 @@ import kaldifst
 import pytest
 import torch
 
-from tests.decode.grammar import ARPA, NGRAMS, SPELLINGS, texts, vocabulary
+from tests.decode.grammar import ARPA, NGRAMS, SPELLINGS, LogProbs, ngram_model, texts, vocabulary
 from toolkit.decode.ctc_beam import CtcBeamConfig, prefix_search
 from toolkit.decode.graphs import decoding_graph, disambiguate, grammar, over_paths
 from toolkit.decode.hlg import Hlg, HlgConfig, K2Search, KaldiSearch, graph_search, load_graph, save_graph
@@ -23,9 +23,7 @@ WIDE = {"beam": 1000.0, "max_active": 10**6, "lattice_beam": 1000.0}
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("arpa") / "words.arpa"
-    path.write_text(ARPA)
-    return read_arpa(path)
+    return ngram_model(tmp_path_factory.mktemp("arpa"))
 
 
 def random_log_probs(count, frames, seed):
@@ -178,16 +176,6 @@ def test_prefix_beam_search_over_best_paths_finds_the_same(model):
             assert read(one) == read(two)
 
 
-class Model:
-    """Stands for a recogniser whose frames are log-probabilities already."""
-
-    ctc = True
-
-    @staticmethod
-    def ctc_log_probs(frames):
-        return frames
-
-
 def test_a_graph_is_saved_and_loaded(model, tmp_path):
     tokens = ["<blk>", "x", "y", "z"]
     tokenizer = CharTokenizer(tokens)
@@ -204,7 +192,7 @@ def test_a_graph_is_saved_and_loaded(model, tmp_path):
         "words.txt",
     ]
     log_probs, lengths = random_log_probs(2, 12, seed=4), torch.tensor([12, 9])
-    search = Hlg(HlgConfig(graph=str(tmp_path)), Model(), tokenizer, "cpu")
+    search = Hlg(HlgConfig(graph=str(tmp_path)), LogProbs(), tokenizer, "cpu")
     expected = graph_search(log_probs, lengths, KaldiSearch(graph, HlgConfig()), words)
     assert search(log_probs, lengths) == expected and expected[0][0].words
 
@@ -228,7 +216,7 @@ def test_graphs_that_cannot_be_used(model, tmp_path, damage):
     used = {"other tokens": ["<blk>", "x", "q", "z"], "fewer tokens": tokens[:3]}.get(damage, tokens)
     config = HlgConfig(graph=None if damage == "nothing" else str(tmp_path))
     with pytest.raises(UserError, match=message) as caught:
-        Hlg(config, Model(), CharTokenizer(used), "cpu")
+        Hlg(config, LogProbs(), CharTokenizer(used), "cpu")
     assert "\n" not in str(caught.value)
 
 
@@ -245,7 +233,7 @@ def test_what_is_not_installed_is_named(model, tmp_path, monkeypatch, name):
     config = HlgConfig(graph=str(tmp_path), backend="k2" if name == "k2" else "kaldi")
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match=f"{name.replace('_', '-')}.* not installed"):
-        Hlg(config, Model(), CharTokenizer(["<blk>", "x", "y", "z"]), "cpu")
+        Hlg(config, LogProbs(), CharTokenizer(["<blk>", "x", "y", "z"]), "cpu")
 
 
 @pytest.mark.parametrize(
