@@ -7,7 +7,8 @@ from toolkit.decode.hypothesis import Token
 from toolkit.decode.vocabulary import load_vocabulary
 from toolkit.errors import UserError
 from toolkit.text.arpa import read_arpa
-from toolkit.text.tokenizer import CharTokenizer, TokenizerConfig, learn_tokenizer
+from toolkit.text.lexicon import Lexicon
+from toolkit.text.tokenizer import CharTokenizer, PhoneTokenizer, TokenizerConfig, learn_tokenizer
 
 TOKENIZER = CharTokenizer(["<blk>", "<unk>", "▁", "a", "b"])
 ARPA = "\\data\\\nngram 1=5\n\n\\1-grams:\n-99 <s>\n-1 </s>\n-1 <unk>\n-1 ab\n-1 xyz\n\n\\end\\\n"
@@ -53,6 +54,15 @@ def test_words_of_an_ngram_model_are_spelled_by_the_tokenizer(tmp_path):
     assert [tokens for _, tokens in found.spellings] == [tuple(pieces.encode(w)) for w in ("ab", "xyz")]
     with pytest.raises(UserError, match="found no word that the model's tokens can spell, such as 'xyz'"):
         load_vocabulary(None, model, CharTokenizer(["<blk>", "<unk>", "▁", "q"]))
+
+
+def test_a_model_of_phones_knows_all_pronunciations(tmp_path):
+    path = tmp_path / "words.arpa"
+    path.write_text(ARPA)
+    lexicon = Lexicon({"ab": [("A", "B"), ("B",)], "ba": [("B", "A")]})
+    tokenizer = PhoneTokenizer(["<blk>", "<unk>", "A", "B"], lexicon)
+    found = load_vocabulary(None, read_arpa(path), tokenizer)
+    assert (found.words, found.spellings, found.separator) == (["", "ab"], [(1, (2, 3)), (1, (3,))], None)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from toolkit.decode.hypothesis import Token, Word
 from toolkit.errors import UserError
 from toolkit.text.backoff import BEGIN, END, UNKNOWN_WORDS, BackoffModel
 from toolkit.text.lexicon import read_lexicon
-from toolkit.text.tokenizer import SPACE, UNKNOWN_ID, Tokenizer
+from toolkit.text.tokenizer import SPACE, UNKNOWN_ID, PhoneTokenizer, Tokenizer
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Vocabulary:
 def load_vocabulary(
     lexicon: str | Path | None, model: BackoffModel | None, tokenizer: Tokenizer
 ) -> Vocabulary:
-    """The words of a lexicon, or those of an n-gram model as the tokenizer spells them.
+    """The words of a lexicon, or those of an n-gram model as the tokenizer spells or pronounces them.
 
     Words with symbols that the tokenizer does not know are not among these.
 
@@ -133,9 +133,10 @@ def load_vocabulary(
     special = {BEGIN, END, *UNKNOWN_WORDS}
     words, spellings = [""], []
     for word in model.words:
-        ids = tokenizer.encode(word)
-        if word not in special and ids and UNKNOWN_ID not in ids:
-            spellings.append((len(words), tuple(ids) if space is None else (space, *ids)))
+        spelled = [] if word in special else _spell(word, tokenizer)
+        if spelled:
+            own = [ids if space is None else (space, *ids) for ids in spelled]
+            spellings += [(len(words), ids) for ids in own]
             words.append(word)
     if not spellings:
         raise UserError(
@@ -143,6 +144,15 @@ def load_vocabulary(
             "expected words in the spelling of the transcripts"
         )
     return Vocabulary(words, spellings, space, model.source)
+
+
+def _spell(word: str, tokenizer: Tokenizer) -> list[tuple[int, ...]]:
+    """The tokens of a word, of each of its pronunciations for a model of phones; none if some are unknown."""
+    if isinstance(tokenizer, PhoneTokenizer):
+        entries = tokenizer.lexicon.pronunciations.get(tokenizer.normalize(word), [])
+        return [tuple(tokenizer.ids[phone] for phone in phones) for phones in entries]
+    ids = tokenizer.encode(word)
+    return [tuple(ids)] if ids and UNKNOWN_ID not in ids else []
 
 
 def _separator(tokenizer: Tokenizer) -> int | None:
