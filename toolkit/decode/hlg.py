@@ -267,16 +267,20 @@ class K2Search:
         # 0 is the empty symbol until the arcs that have it are gone, and the blank afterwards.
         fsa = k2.remove_epsilon(k2.Fsa.from_openfst(graph.to_str(show_weight_one=True), acceptor=False))
         fsa.labels = torch.where(fsa.labels > 0, fsa.labels - 1, fsa.labels)
-        fsa.scores *= config.scale
+        fsa.scores = fsa.scores * config.scale
         self.graph = k2.arc_sort(k2.connect(fsa)).to(device)
 
     def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[list[Found]]:
         """(B, T, V) and (B,) to the best path of each utterance."""
         import k2
 
-        # Longest first, as k2 wants them.
-        order = lengths.cpu().argsort(descending=True)
-        rows = torch.stack([order, torch.zeros_like(order), lengths.cpu()[order]], dim=1).int()
+        lengths = lengths.cpu()
+        # As k2 wants them: the longest first, and no empty ones.
+        order = lengths.argsort(descending=True)[: int((lengths > 0).sum())]
+        found: list[list[Found]] = [[(NEVER, [], [])] for _ in lengths]
+        if not len(order):
+            return found
+        rows = torch.stack([order, torch.zeros_like(order), lengths[order]], dim=1).int()
         dense = k2.DenseFsaVec(log_probs.float().contiguous(), rows)
         lattice = k2.intersect_dense_pruned(
             self.graph,
@@ -288,14 +292,13 @@ class K2Search:
         )
         best = k2.shortest_path(lattice, use_double_scores=True)
         scores = best.get_tot_scores(use_double_scores=True, log_semiring=False).tolist()
-        found: list[list[Found]] = [[] for _ in scores]
         for place, row in enumerate(order.tolist()):
             path = best[place]
             words = path.aux_labels.tolist()
             if isinstance(path.aux_labels, k2.RaggedTensor):
                 words = [word for own in words for word in own]
             symbols = [label for label in path.labels.tolist() if label >= 0]
-            found[row].append((scores[place], symbols, [word for word in words if word > 0]))
+            found[row] = [(scores[place], symbols, [word for word in words if word > 0])]
         return found
 
 
