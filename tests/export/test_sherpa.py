@@ -41,14 +41,24 @@ STACKS = {
 NETWORKS = {
     "zipformer": (FbankFrontendConfig(), make_config(**STACKS)),
     "streaming": (FbankFrontendConfig(normalize=False), make_config(**STACKS, causal=True)),
+    "stacked": (
+        FbankFrontendConfig(normalize=False),
+        make_config(**STACKS, causal=True, embed="stack", output_downsampling=1),
+    ),
+    "whole": (
+        FbankFrontendConfig(normalize=False),
+        make_config(**STACKS, causal=True, embed="stack", output_downsampling=1, chunk_size=-1),
+    ),
     "conformer": (FbankFrontendConfig(normalize=False), ConformerConfig(**SMALL, feed_forward_dim=64)),
     "e_branchformer": (FbankFrontendConfig(), EBranchformerConfig(**SMALL, gating_dim=64)),
     "hubert": (WaveformFrontendConfig(dims=[16] * 7), HUBERT),
     "wavlm": (WaveformFrontendConfig(dims=[16] * 7, norm="layer", bias=True), WAVLM),
 }
+WITH_TRANSDUCER = ("zipformer", "streaming", "stacked", "whole", "conformer")
+STREAMS = ("streaming", "stacked")
 HEADS = [
-    *((name, head) for name in ("zipformer", "streaming", "conformer") for head in ("ctc", "transducer")),
-    *((name, "ctc") for name in NETWORKS if name not in ("zipformer", "streaming", "conformer")),
+    *((name, head) for name in WITH_TRANSDUCER for head in ("ctc", "transducer")),
+    *((name, "ctc") for name in NETWORKS if name not in WITH_TRANSDUCER),
 ]
 
 
@@ -145,7 +155,7 @@ def recognize_stream(model, head, samples):
 def test_same_tokens_as_the_toolkit(exported, name, head):
     model, folder = exported(name)
     recognizer = SherpaRecognizer(folder, head)
-    assert recognizer.streaming == (name == "streaming")
+    assert recognizer.streaming == (name in STREAMS)
     for samples in AUDIO:
         find = recognize_stream if recognizer.streaming else recognize
         expected = find(model, head, recognizer.with_silence(samples))
@@ -169,7 +179,7 @@ def test_utterances_of_a_batch(exported, name, head):
     assert streams[0].result.text.split() == "".join(expected[0]).split()
 
 
-@pytest.mark.parametrize("name", ["zipformer", "conformer", "e_branchformer"])
+@pytest.mark.parametrize("name", ["zipformer", "whole", "conformer", "e_branchformer"])
 @pytest.mark.parametrize("lengths", [(9,), (2,), (100, 37, 12, 64), (333,)], ids=str)
 def test_same_numbers_for_any_batch(exported, name, lengths):
     model, folder = exported(name)
@@ -185,19 +195,20 @@ def test_same_numbers_for_any_batch(exported, name, lengths):
         torch.testing.assert_close(found[row, :count], expected[row, :count], atol=1e-4, rtol=1e-4)
 
 
-def test_chunk_after_chunk(exported):
+@pytest.mark.parametrize(("name", "window"), [("streaming", 29), ("stacked", 32)])
+def test_chunk_after_chunk(exported, name, window):
     """States go round: the fourth chunk is still the same."""
-    model, folder = exported("streaming")
+    model, folder = exported(name)
     run = load(folder / "model.onnx")
     file = next(networks(model))
     states = [torch.zeros_like(state) for state in file.module.example(2)[1:]]
     expected_states = states
     for _ in range(4):
-        features = torch.randn(2, 29, 80) * 4 - 8
+        features = torch.randn(2, window, 80) * 4 - 8
         found, *states = run([features, *states])
         with torch.no_grad():
             expected, *expected_states = file.module(features, *expected_states)
-        assert found.shape == (2, 4, len(TOKENS))
+        assert found.shape == (2, len(expected[0]), len(TOKENS)) and len(expected[0]) >= 4
         for ours, theirs in zip([expected, *expected_states], [found, *states], strict=True):
             torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-4)
     assert states[-1].tolist() == [32, 32]

@@ -61,13 +61,14 @@ def write_sherpa(
     """Writes a recogniser's networks, in float32 and with 8-bit weights, and tokens.txt.
 
     model.onnx is the CTC model; encoder.onnx, decoder.onnx and joiner.onnx are the transducer. Of a causal Zipformer
-    they are those of a stream. Each float32 file is run and compared with the model.
+    they are those of a stream, unless its chunk is the whole utterance. Each float32 file is run and compared with the
+    model.
 
     Args:
         folder: where to; made if need be.
         model: in evaluation, on the CPU.
         tokens: its symbols, by id.
-        chunk_size: streaming: frames of a chunk, at 50 a second; the encoder's own if None.
+        chunk_size: streaming: frames of the first stack in a chunk; the encoder's own if None.
         left_context: streaming: frames before its chunk that a frame sees; the encoder's own if None.
 
     Raises:
@@ -92,7 +93,7 @@ def check(
     Raises:
         UserError: with the key that stands in the way.
     """
-    frontend, causal = model.speech.config.frontend, is_causal(model.speech)
+    frontend, causal = model.speech.config.frontend, is_streamed(model.speech, chunk_size)
     expected: list[tuple[str, int | bool, str]] = [("sample_rate", SAMPLE_RATE, "")]
     if frontend.name == "waveform":
         expected.append(("normalize", True, ", which does so"))
@@ -104,14 +105,15 @@ def check(
         if (found := getattr(frontend, key)) != wanted:
             numbers = f"found {found}, expected {wanted}".lower()
             raise UserError(f"speech.frontend.{key}: {numbers} for sherpa-onnx{why}")
-    if causal and (frontend.name != "fbank" or model.speech.encoder.subsample is None):
+    if causal and (frontend.name != "fbank" or model.speech.config.encoder.embed not in ("conv2d", "stack")):
         raise UserError(
             f"speech: found a causal Zipformer behind the front end {frontend.name!r}, expected 'fbank' and "
-            "encoder.embed 'conv2d' for sherpa-onnx"
+            "encoder.embed 'conv2d' or 'stack' for sherpa-onnx"
         )
     if not causal and (chunk_size, left_context) != (None, None):
         raise UserError(
-            "speech.encoder: found one that is not causal, expected no chunk size or left context"
+            "speech.encoder: found one that is not causal, or whose chunk is the whole utterance, expected no chunk "
+            "size or left context"
         )
     if model.ctc is None and (reason := no_transducer(model)):
         raise UserError(f"{reason}; nor is there a CTC head, which it can run")
@@ -130,9 +132,17 @@ def no_transducer(model: AsrModel) -> str | None:
     return None
 
 
-def is_causal(speech: SpeechEncoder) -> bool:
-    """Whether the encoder is fed chunk by chunk."""
-    return getattr(speech.config.encoder, "causal", False)
+def is_streamed(speech: SpeechEncoder, chunk_size: int | None = None) -> bool:
+    """Whether the encoder is fed chunk by chunk: it is causal, and its chunk is not the whole utterance.
+
+    Args:
+        speech: front end and encoder.
+        chunk_size: frames of a chunk; the encoder's own if None.
+    """
+    config = speech.config.encoder
+    if not getattr(config, "causal", False):
+        return False
+    return (config.chunk_size if chunk_size is None else chunk_size) > 0
 
 
 def networks(
@@ -214,7 +224,7 @@ def _encoder(
     chunk_size: int | None,
     left_context: int | None,
 ) -> File:
-    if is_causal(speech):
+    if is_streamed(speech, chunk_size):
         streaming = StreamingEncoder(ZipformerStream(speech.encoder, chunk_size, left_context), head)
         metadata = {"model_type": "zipformer2", **streaming.metadata()}
         return File(

@@ -14,6 +14,8 @@ from toolkit.models.zipformer.streaming import StreamState, ZipformerStream
 
 FEATURES = 80
 """Of a frame."""
+EMBED_STATE = (128, 3, 19)
+"""Shape of what sherpa-onnx keeps for the convolutions in front, whether there are any or not."""
 OF_LAYER = {
     "cached_key": 1,
     "cached_nonlin_attn": 1,
@@ -44,12 +46,18 @@ class StreamingEncoder(nn.Module):
         size = len(LayerState._fields)
         layers = [LayerState(*of_layers[i : i + size]) for i in range(0, len(of_layers), size)]
         full = torch.full_like(processed, self.stream.window)
-        frames, _, new = self.stream(x, full, StreamState(layers, embed, processed))
-        return self.head(frames), *new.tensors()
+        convolved = self.encoder.subsample is not None
+        frames, _, new = self.stream(x, full, StreamState(layers, embed if convolved else None, processed))
+        # sherpa-onnx hands this state on to every encoder, also to one that stacks frames and has no use for it.
+        kept = new._replace(embed=new.embed if convolved else embed * 1)
+        return self.head(frames), *kept.tensors()
 
     def example(self, count: int) -> list[Tensor]:
         """Arguments for that many streams, of noise; their states are those of streams that have begun."""
-        states = self.stream.initial_state(count).tensors()
+        first = self.stream.initial_state(count)
+        if first.embed is None:
+            first = first._replace(embed=torch.zeros(count, *EMBED_STATE))
+        states = first.tensors()
         noise = [torch.randn(state.shape) for state in states[:-1]]
         seen = self.stream.chunk * torch.arange(1, count + 1)
         return [torch.randn(count, self.stream.window, FEATURES), *noise, seen]

@@ -6,6 +6,7 @@ files, and of those with 8-bit weights. All search greedily; streams get silence
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from toolkit.decode.greedy import Greedy, GreedyConfig
 from toolkit.decode.hypothesis import Hypothesis
 from toolkit.decode.streaming import StreamingConfig, StreamingRecognizer
 from toolkit.errors import UserError
-from toolkit.export.sherpa import SAMPLE_RATE, is_causal
+from toolkit.export.sherpa import SAMPLE_RATE
 from toolkit.export.sherpa_run import SherpaRecognizer
 from toolkit.files import write_json
 from toolkit.models.asr import AsrModel
@@ -42,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
         "--sherpa", type=Path, required=True, help="what toolkit.bin.export --to sherpa made of it"
     )
     result.add_argument("--cuts", required=True, help="cuts with transcripts")
+    for option in ("chunk-size", "left-context"):
+        result.add_argument(f"--{option}", type=int, metavar="N", help="of a stream, as given to the export")
     result.add_argument("--json", type=Path, help="file for the figures")
     return result
 
@@ -62,7 +65,8 @@ def main(argv: list[str] | None = None) -> None:
     figures = {}
     for head in heads:
         whole, small = (SherpaRecognizer(args.sherpa, head, int8) for int8 in (False, True))
-        ours = recognizer(model, task.tokenizer, head)
+        settings = StreamingConfig(args.chunk_size, args.left_context) if whole.streaming else None
+        ours = recognizer(model, task.tokenizer, head, settings)
         systems: dict[str, Recognize] = {
             "toolkit": lambda samples, ours=ours, sherpa=whole: ours(sherpa.with_silence(samples)),
             "float32": whole,
@@ -74,15 +78,17 @@ def main(argv: list[str] | None = None) -> None:
         write_json(args.json, figures)
 
 
-def recognizer(model: AsrModel, tokenizer: Tokenizer, head: str) -> Recognize:
-    """The toolkit's greedy search, with one symbol a frame at most as sherpa-onnx has it."""
+def recognizer(
+    model: AsrModel, tokenizer: Tokenizer, head: str, settings: StreamingConfig | None
+) -> Recognize:
+    """The toolkit's greedy search, with one symbol a frame at most as sherpa-onnx has it; in a stream with settings."""
     search = (
         CtcGreedy(CtcGreedy.Config(), model, tokenizer, "cpu")
         if head == "ctc"
         else Greedy(GreedyConfig(max_symbols=1), model, tokenizer, "cpu")
     )
-    if is_causal(model.speech):
-        config = StreamingConfig(endpoint=EndpointConfig(enabled=False))
+    if settings is not None:
+        config = replace(settings, endpoint=EndpointConfig(enabled=False))
         streaming = StreamingRecognizer(model, search, config)
 
         def find(samples: np.ndarray) -> list[Hypothesis]:

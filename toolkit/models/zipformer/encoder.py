@@ -76,7 +76,7 @@ class ZipformerEncoder(nn.Module, Clocked):
         if self.config.embed == "stack":
             x = x.masked_fill(~valid_mask(lengths, x.shape[1])[:, :, None], 0.0)
             x = functional.pad(x, (0, 0, 0, -x.shape[1] % self.config.stacked_frames))
-            x, lengths = x.view(len(x), -1, self.latent_dim), self.latent_lengths(lengths)
+            x, lengths = x.view(x.shape[0], -1, self.latent_dim), self.latent_lengths(lengths)
         return (x if self.embed_norm is None else self.embed_norm(x)), lengths
 
     @torch.compiler.disable
