@@ -14,6 +14,8 @@ EPILOG = """examples:
       --device cpu --threads 2
   transducer losses beside those of fast_rnnt, k2 and torchaudio, where they are installed:
     %(prog)s transducer --device cpu --threads 2
+  features, encoder and searches of a recogniser, beside sherpa-onnx:
+    %(prog)s decode --peer
   reading and padding of one's own data:
     %(prog)s loader --cuts data/train.jsonl.gz --data.sampler.max_duration=600
 """
@@ -34,6 +36,14 @@ the peak beyond what the process had with its libraries loaded. utilisation is t
 large matrix product. All audio has one length, so there is no padding here; loader tells how much there is.
 No layer is dropped (LayerDrop), so that each step does the same work. With several peers, the ratios are to
 the first."""
+
+DECODE_EPILOG = """examples:
+  %(prog)s --threads 2 --peer
+  on a GPU:
+    %(prog)s --device cuda --utterances 256 --batch-seconds 1600
+
+Random weights, noise, and a bias of the blank with which greedy search finds 3.4 tokens a second. "encoder" is
+features and encoder, which all searches share; the real-time factor is that of both, without reading audio."""
 
 TRANSDUCER_EPILOG = """examples:
   %(prog)s --losses pruned --shapes small unsorted sorted
@@ -111,7 +121,8 @@ def parser() -> argparse.ArgumentParser:
         "--batches", type=int, default=20, metavar="N", help="that are timed (default: %(default)s)"
     )
     transducer = add_transducer(what, settings)
-    for command in (models, ssl, loader, transducer):
+    decode = add_decode(what, settings)
+    for command in (models, ssl, loader, transducer, decode):
         command.add_argument("--json", metavar="FILE", help="write the numbers to a file, too")
     return top
 
@@ -144,6 +155,33 @@ def add_transducer(what: Any, settings: dict[str, Any]) -> argparse.ArgumentPars
     return command
 
 
+def add_decode(what: Any, settings: dict[str, Any]) -> argparse.ArgumentParser:
+    """The command for searches."""
+    command = what.add_parser("decode", help="recognition", epilog=DECODE_EPILOG, **settings)
+    for option, default, kind, text in (
+        ("model", "zipformer-asr-medium", str, "of those for recognition that `bench models` lists"),
+        ("utterances", 24, int, "how many, of 2 to 20 s"),
+        ("batch-seconds", 120.0, float, "audio computed together"),
+        ("rounds", 3, int, "that are timed"),
+        ("threads", 2, int, "CPU threads"),
+    ):
+        command.add_argument(
+            f"--{option}", type=kind, default=default, metavar="X", help=f"{text} (default: %(default)s)"
+        )
+    command.add_argument(
+        "--searches",
+        nargs="+",
+        default=["ctc_greedy", "greedy", "modified_beam"],
+        metavar="NAME",
+        help="as `decode --searches` knows them (default: ctc_greedy greedy modified_beam)",
+    )
+    command.add_argument(
+        "--peer", action="store_true", help="the same weights in sherpa-onnx, too, on the CPU"
+    )
+    add_device(command)
+    return command
+
+
 def main(argv: list[str] | None = None) -> None:
     """Measures, prints a table, writes the numbers."""
     args, overrides = parser().parse_known_args(argv)
@@ -151,13 +189,14 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.errors import UserError
     from toolkit.files import write_json
 
-    if overrides and args.what in ("models", "transducer"):
+    if overrides and args.what not in ("ssl", "loader"):
         raise UserError(f"command line: found {overrides[0]}, expected no settings for {args.what}")
     rows = {
         "models": measure_models,
         "ssl": measure_ssl,
         "loader": measure_loading,
         "transducer": measure_transducer,
+        "decode": measure_decoding,
     }[args.what](args, overrides)
     print(show(rows))
     if args.json:
@@ -200,6 +239,21 @@ def measure_transducer(args: argparse.Namespace, overrides: list[str]) -> list[d
         raise UserError("--steps, --threads: found a number below 1, expected 1 or more")
     peers, device = find_peers(args.peers), str(pick_device(args.device))
     return compare(args.losses, args.shapes, peers, device, args.steps, args.threads)
+
+
+def measure_decoding(args: argparse.Namespace, overrides: list[str]) -> list[dict[str, Any]]:
+    """Rows of `toolkit.bench.decoding`."""
+    from toolkit.bench.decoding import Setting, compare
+    from toolkit.errors import UserError
+    from toolkit.tasks.apply import pick_device
+
+    if min(args.utterances, args.rounds, args.threads) < 1 or args.batch_seconds < 20:
+        raise UserError(
+            "--utterances, --rounds, --threads, --batch-seconds: found a number too small, expected at least 1, and "
+            "batches of at least 20 s"
+        )
+    setting = Setting(args.model, args.utterances, args.batch_seconds, str(pick_device(args.device)))
+    return compare(setting, args.searches, args.rounds, args.threads, args.peer)
 
 
 def measure_loading(args: argparse.Namespace, overrides: list[str]) -> list[dict[str, Any]]:
