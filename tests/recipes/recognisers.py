@@ -17,10 +17,11 @@ TINY_LM = [
     "--train.checkpoint_every=2",
 ]
 ENCODERS = {
-    "zipformer_base": [*TINY_FRONTEND, *TINY_ZIPFORMER],
-    "hubert_base": [*TINY_FRONTEND, *TINY_TRANSFORMER],
+    "librispeech/ssl/conf/zipformer_base": [*TINY_FRONTEND, *TINY_ZIPFORMER],
+    "librispeech/ssl/conf/hubert_base": [*TINY_FRONTEND, *TINY_TRANSFORMER],
+    "librilight/ssl/conf/hubert_large": [*TINY_FRONTEND, *TINY_TRANSFORMER],
 }
-"""Configurations of egs/librispeech/ssl, and what makes them small."""
+"""Configurations of pretraining, and what makes them small."""
 STAGES = ["download", "prepare", "train", "average", "decode", "ngram", "lm", "fusion", "results", "export"]
 WITHOUT_LM = {"transducer": {"greedy", "beam"}, "ctc": {"greedy", "beam"}}
 WITH_LM = {
@@ -41,10 +42,10 @@ def tiny(*settings: str) -> dict[str, str]:
 def pretrained(root: Path, folder: Path, encoder: str) -> Path:
     """Makes a model directory as pretraining leaves it, by two updates on tones."""
     settings = [*ENCODERS[encoder], *TINY_TRAINING, "--objective={name: best_rq}", "--train.max_updates=2"]
-    config = root / f"egs/librispeech/ssl/conf/{encoder}.yaml"
     data = ["--data.train=synthetic:8", "--data.valid=synthetic:2", "--data.sampler.min_seconds=1"]
-    train.main(["--config", str(config), "--exp", str(folder / encoder), *data, *settings])
-    return folder / encoder / "model"
+    exp = folder / "pretraining"
+    train.main(["--config", str(root / f"egs/{encoder}.yaml"), "--exp", str(exp), *data, *settings])
+    return exp / "model"
 
 
 def check_recogniser(

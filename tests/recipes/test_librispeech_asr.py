@@ -14,7 +14,7 @@ from tests.recipes.recognisers import (
 from tests.recipes.test_librispeech_ssl import TINY_ZIPFORMER, run
 from toolkit.data.manifests import open_cuts
 
-RECIPE = "librispeech/asr"
+RECIPE, PRETRAINING = "librispeech/asr", "librispeech/ssl/conf"
 PARTS = {"train-clean-100": 6, "train-clean-360": 4, "train-other-500": 2, "dev-clean": 4, "test-other": 4}
 TINY_BPE = "--tokenizer.vocab_size=30"
 
@@ -74,8 +74,8 @@ def test_every_stage_from_scratch(root, tmp_path, corpora, model, hours, head, s
 @pytest.mark.parametrize(
     ("model", "encoder", "head", "small"),
     [
-        ("finetune_transducer", "zipformer_base", "transducer", [TINY_BPE, *TINY_TRANSDUCER]),
-        ("hubert_base_ctc", "hubert_base", "ctc", ENCODERS["hubert_base"]),
+        ("finetune_transducer", f"{PRETRAINING}/zipformer_base", "transducer", [TINY_BPE, *TINY_TRANSDUCER]),
+        ("hubert_base_ctc", f"{PRETRAINING}/hubert_base", "ctc", ENCODERS[f"{PRETRAINING}/hubert_base"]),
     ],
 )
 @pytest.mark.usefixtures("process_settings")
