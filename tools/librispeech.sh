@@ -1,12 +1,18 @@
 # shellcheck shell=bash
 # LibriSpeech and what goes with it, for the recipes that use them. Sourced after recipe.sh by a recipe that sets
 #   data      folder
-#   given     folder LibriSpeech with its parts, or nothing: then they are downloaded to $data
-#   corpus    ${given:-$data/LibriSpeech}
-# and, where they are used,
-#   musan     folder of MUSAN, or nothing: then it is downloaded to $data
-#   lm_given  folder of the resources for language models, or nothing: then they are downloaded to $data
-#   lm_data   ${lm_given:-$data/lm}
+# and calls librispeech_settings.
+
+# librispeech_settings: where things are, from the environment or below $data.
+librispeech_settings() {
+  # What is given is not downloaded.
+  given=$(from_start "${corpus:-}") lm_given=$(from_start "${lm_data:-}")
+  corpus=${given:-$data/LibriSpeech} lm_data=${lm_given:-$data/lm}
+  if [ "${musan:-}" != none ]; then musan=$(from_start "${musan:-}"); fi
+  lm_text=$lm_data/librispeech-lm-norm.txt.gz words_arpa=$lm_data/3-gram.pruned.1e-7.arpa.gz
+  # The n-gram model of tokens is estimated in memory, so from a part of the text.
+  ngram_lines=${ngram_lines:-500000} ngram_text=$data/lm_lines.txt
+}
 
 # download_librispeech PART ...: from openslr.org, one archive a part.
 download_librispeech() {
@@ -68,18 +74,14 @@ prepare_musan() {
 # download_lm: LibriSpeech's trigrams of words and its text for language models, unless $lm_given names their folder.
 download_lm() {
   local file
-  for file in 3-gram.pruned.1e-7.arpa.gz librispeech-lm-norm.txt.gz; do
+  for file in "$words_arpa" "$lm_text"; do
     if [ -z "$lm_given" ]; then
-      fetch "https://www.openslr.org/resources/11/$file" "$lm_data/$file"
-    elif [ ! -f "$lm_data/$file" ]; then
-      stage_error "$lm_data/$file: no such file, expected what https://www.openslr.org/11 has"
+      fetch "https://www.openslr.org/resources/11/$(basename "$file")" "$file"
+    elif [ ! -f "$file" ]; then
+      stage_error "$file: no such file, expected what https://www.openslr.org/11 has"
     fi
   done
-}
-
-# first_lines COUNT FILE: writes so many lines of the text for language models.
-first_lines() {
-  mkdir -p "$(dirname "$2")"
+  mkdir -p "$data"
   # The program that is read from ends early, which is no error.
-  head -n "$1" < <(gzip -dc "$lm_data/librispeech-lm-norm.txt.gz") > "$2"
+  head -n "$ngram_lines" < <(gzip -dc "$lm_text") > "$ngram_text"
 }

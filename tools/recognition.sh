@@ -5,30 +5,31 @@
 #   config       configuration of the training
 #   train_set, valid_set    names of cuts: NAME stands for $data/cuts_NAME.jsonl.gz
 #   test_sets    such names, in one string
-#   pretrained   model directory of a pretrained encoder; may be empty
-#   noise        cuts of noise that is mixed into the training audio; may be empty
 #   batches      of which an update is made
-#   updates      of the training; empty for those of the configuration
-#   settings     further settings of the training, an array; `overrides`, a string, comes after them
 #   average      checkpoints that are averaged at the end
 #   head         transducer or ctc: what is searched
-#   searches     folder with configurations of searches: decode_HEAD.yaml, fusion_HEAD.yaml, stream.yaml
-#   streams      true for a causal model
 #   exports      true for a model that sherpa-onnx can compute: on filter banks, or on normalised waveforms
-#   metric       wer, or cer for languages that put no spaces between words
 #   lm_exp       folder for language models, which all models over the same tokens share
-#   lm_text      sentences to learn them from: text, a sentence a line (.gz is unpacked)
+#   lm_config    configuration of the neural language model
+#   lm_text      sentences to learn it from: text, a sentence a line (.gz is unpacked), or cuts
 #   ngram_text   the same, for the n-gram model of tokens, all of which is held in memory
-#   lm_config    configuration of the neural language model; lm_overrides: further settings, in one string
-#   lm_updates   of it; empty for those of the configuration
 #   words_arpa   n-gram model of words, for ctc
-# and has stages that write the cuts and these texts. Then it calls
+# and may change what is set here:
+settings=()   # of the training, beside those of the configuration; `overrides` come after them
+noise=''      # cuts of noise that is mixed into the training audio
+streams=false # true for a causal model
+metric=wer    # or cer, for languages that put no spaces between words
+# It has stages that write the cuts and the texts. Then it calls
 #   recognition_stages
 #   run_recipe "$@"
+# From the environment, as each recipe explains: pretrained, overrides, updates, lm_overrides, lm_updates, searches.
 
 . "$root/tools/recipe.sh"
 
 trainings="train lm"
+pretrained=$(from_start "${pretrained:-}")
+searches=$(from_start "${searches:-$root/egs/librispeech/asr/conf}")
+overrides=${overrides:-} updates=${updates:-} lm_overrides=${lm_overrides:-} lm_updates=${lm_updates:-}
 
 recognition_stages() {
   local name tests=() model="$exp/model/model.safetensors"

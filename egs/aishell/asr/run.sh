@@ -24,12 +24,10 @@ given=$(from_start "${corpus:-}")
 corpus=${given:-$data/aishell}
 
 train_set=train valid_set=dev test_sets="dev test"
-head=transducer streams=false exports=true metric=cer noise='' pretrained='' settings=()
+head=transducer exports=true metric=cer
 if [ "$model" = zipformer_ctc ]; then head=ctc; fi
-batches=${batches:-4} updates=${updates:-} average=${average:-10}
-overrides=${overrides:-} searches=$(from_start "${searches:-$root/egs/librispeech/asr/conf}")
-lm_config=conf/lm.yaml lm_overrides=${lm_overrides:-} lm_updates=${lm_updates:-}
-lm_exp=$experiments/lm lm_text=$data/cuts_train.jsonl.gz ngram_text=$lm_text words_arpa=$data/words.arpa
+batches=${batches:-4} average=${average:-10}
+lm_exp=$experiments/lm lm_config=conf/lm.yaml lm_text=$data/cuts_train.jsonl.gz ngram_text=$lm_text words_arpa=$data/words.arpa
 if $quick; then updates=2000 lm_updates=500 average=1; fi
 
 stage download "AISHELL from openslr.org" download

@@ -38,14 +38,10 @@ case $subset in
 esac
 valid_parts=${valid_parts:-dev-other}
 test_parts=${test_parts:-dev-clean dev-other test-clean test-other}
-given=$(from_start "${corpus:-}")
-corpus=${given:-$data/LibriSpeech}
-lm_given=$(from_start "${lm_data:-}")
-lm_data=${lm_given:-$data/lm}
-pretrained=$(from_start "${pretrained:-}")
+librispeech_settings
 
 train_set=train_$subset valid_set=valid test_sets=$test_parts
-head=ctc streams=false metric=wer noise='' settings=()
+head=ctc
 # What fairseq sets for each amount of data, where it is not in conf/.
 case $model-$subset in
   hubert_base-10h)
@@ -63,12 +59,8 @@ case $model in
   hubert_large) batches=${batches:-16} exports=${exports:-true} ;;
   *) batches=${batches:-8} exports=${exports:-false} ;;
 esac
-overrides=${overrides:-} updates=${updates:-} average=${average:-1}
-searches=$(from_start "${searches:-$root/egs/librispeech/asr/conf}")
-lm_config=$root/egs/librispeech/asr/conf/lm.yaml lm_overrides=${lm_overrides:-} lm_updates=${lm_updates:-}
-ngram_lines=${ngram_lines:-500000}
-lm_exp=$experiments/lm-letters-$subset lm_text=$lm_data/librispeech-lm-norm.txt.gz
-ngram_text=$data/lm_lines.txt words_arpa=$lm_data/3-gram.pruned.1e-7.arpa.gz
+average=${average:-1}
+lm_exp=$experiments/lm-letters-$subset lm_config=$root/egs/librispeech/asr/conf/lm.yaml
 if $quick; then updates=1000 lm_updates=2000 ngram_lines=100000; fi
 
 stage download "labelled sets, LibriSpeech's dev and test sets, text for language models" download
@@ -81,7 +73,6 @@ download() {
   fi
   download_librispeech $valid_parts $test_parts
   download_lm
-  first_lines "$ngram_lines" "$ngram_text"
 }
 
 stage prepare "manifests, and a look at all audio" prepare "$root/tools/cuts.py"

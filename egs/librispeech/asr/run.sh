@@ -37,17 +37,10 @@ case $hours in
 esac
 valid_parts=${valid_parts:-dev-clean dev-other}
 test_parts=${test_parts:-dev-clean dev-other test-clean test-other}
-given=$(from_start "${corpus:-}")
-corpus=${given:-$data/LibriSpeech}
-lm_given=$(from_start "${lm_data:-}")
-lm_data=${lm_given:-$data/lm}
-pretrained=$(from_start "${pretrained:-}")
-if [ "${musan:-}" != none ]; then musan=$(from_start "${musan:-}"); fi
-overrides=${overrides:-} searches=$(from_start "${searches:-$recipe/conf}")
-lm_config=conf/lm.yaml lm_overrides=${lm_overrides:-} lm_updates=${lm_updates:-} ngram_lines=${ngram_lines:-500000}
+librispeech_settings
 
 train_set=train_$hours valid_set=valid test_sets=$test_parts
-head=transducer tokens=bpe500 settings=()
+head=transducer tokens=bpe500
 case $model in
   zipformer_ctc) head=ctc ;;
   hubert_*) head=ctc tokens=letters ;;
@@ -68,8 +61,7 @@ case $model-$hours in
     settings=(--optim.lr=1e-4 --mask.prob=0.5 --channel_mask.prob=0.1)
     ;;
 esac
-batches=${batches:-8} updates=${updates:-} average=${average:-10}
-noise='' streams=false metric=wer
+batches=${batches:-8} average=${average:-10}
 case $model in
   zipformer_*)
     exports=${exports:-true}
@@ -78,8 +70,7 @@ case $model in
   *) exports=${exports:-false} ;;
 esac
 if [ "$model" = zipformer_streaming ]; then streams=true; fi
-lm_exp=$experiments/lm-$tokens-$hours lm_text=$lm_data/librispeech-lm-norm.txt.gz
-ngram_text=$data/lm_lines.txt words_arpa=$lm_data/3-gram.pruned.1e-7.arpa.gz
+lm_exp=$experiments/lm-$tokens-$hours lm_config=conf/lm.yaml
 if $quick; then updates=2000 lm_updates=2000 average=1 ngram_lines=100000; fi
 
 stage download "LibriSpeech and text for language models from openslr.org" download
@@ -90,7 +81,6 @@ download() {
   fi
   download_librispeech $train_parts $valid_parts $test_parts
   download_lm
-  first_lines "$ngram_lines" "$ngram_text"
 }
 
 stage prepare "manifests, and a look at all audio" prepare "$root/tools/cuts.py"

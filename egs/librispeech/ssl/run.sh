@@ -25,8 +25,7 @@ exp=${TOOLKIT_EXP:-$recipe/exp}/$model
 data=${TOOLKIT_DATA:-$recipe/data}
 train_parts=${train_parts:-train-clean-100 train-clean-360 train-other-500}
 valid_parts=${valid_parts:-dev-clean}
-given=$(from_start "${corpus:-}")
-corpus=${given:-$data/LibriSpeech}
+librispeech_settings
 alignment=$(from_start "${alignment:-}") teacher=$(from_start "${teacher:-}")
 overrides=${overrides:-} max_frames=${max_frames:-2000000} average=${average:-5}
 clusters_1=${clusters_1:-100} clusters_2=${clusters_2:-500}
