@@ -8,6 +8,7 @@ import torch
 
 from toolkit.losses.transducer import joiner_tiles
 from toolkit.losses.transducer.joiner import joiner_loss, joiner_scores, joiner_scores_plain
+from toolkit.losses.transducer.threads import in_threads
 
 # (B, T, U, R, J, V, frames, token_lengths): padding, an empty target, one frame, as many positions as there are.
 CASES = {
@@ -232,17 +233,33 @@ def test_the_same_bits_every_time():
         assert all(torch.equal(*pair) for pair in zip(results[0], other, strict=True))
 
 
+def test_shares():
+    """Of nearly equal size; no more threads than are worth it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert in_threads(sorted, [300, 800, 200, 400]) == [[1], [0, 2, 3]]
+        assert in_threads(sorted, [1, 8, 2, 4]) == [[0, 1, 2, 3]]
+        assert in_threads(lambda _: torch.get_num_threads(), [300, 300]) == [1, 1]
+        assert in_threads(lambda _: torch.is_grad_enabled(), [300, 300]) == [False, False]
+        assert in_threads(sorted, []) == [[]]
+        with pytest.raises(ZeroDivisionError):
+            in_threads(lambda share: 1 / share[0], [300, 300])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_after_a_fork():
     """Threads do not live on in a forked process; new ones begin there."""
     code = """
 import os, torch
-from tests.losses.test_joiner import Case
-from toolkit.losses.transducer.joiner import joiner_loss
-case = Case()
-joiner_loss(*case.inputs, *case.lattice, case.loss)
+from toolkit.losses.transducer.threads import in_threads
+torch.set_num_threads(2)
+assert in_threads(sorted, [300, 300]) == [[0], [1]]
 child = os.fork()
 if not child:
-    joiner_loss(*case.inputs, *case.lattice, case.loss)
+    assert in_threads(sorted, [300, 300]) == [[0], [1]]
     os._exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """

@@ -8,6 +8,9 @@ from typing import TypeVar
 
 import torch
 
+WORTH_A_THREAD = 256
+"""Rows of hundreds of numbers; for fewer, another thread costs more than it saves."""
+
 Result = TypeVar("Result")
 
 
@@ -20,13 +23,16 @@ def in_threads(work: Callable[[list[int]], Result], sizes: list[int]) -> list[Re
 
     Args:
         work: does the items of a share; without gradients and without autocast.
-        sizes: how much work each item is.
+        sizes: rows of each item.
 
     Returns:
         What `work` returned for each share.
     """
     threads = torch.get_num_threads()
-    count = max(1, min(threads, len(sizes)))
+    count = max(1, min(threads, len(sizes), sum(sizes) // WORTH_A_THREAD))
+    if count == 1:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            return [work(list(range(len(sizes))))]
     shares: list[list[int]] = [[] for _ in range(count)]
     loads = [0] * count
     for item in sorted(range(len(sizes)), key=lambda item: -sizes[item]):
