@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Template: this recipe, or that of Libri-Light, on several machines under Slurm.
+# Template: this recipe, or another of LibriSpeech, Libri-Light or AISHELL, on several machines under Slurm.
 #
 #   mkdir -p logs && sbatch --export=ALL,model=hubert_base egs/librispeech/ssl/slurm.sh
 #   sbatch --nodes 2 egs/librispeech/ssl/slurm.sh egs/librilight/ssl/run.sh
+#   sbatch egs/librispeech/ssl/slurm.sh egs/librispeech/asr/run.sh
 #
 # The stages run once, on the first machine; trainings start one torchrun on each. All machines need the repository, the
-# data and the experiments under the same paths; the number of GPUs must divide the recipe's `batches`. Adapt the lines below to your cluster. A job that ends early is put back
-# into the queue and goes on from its last checkpoint.
+# data and the experiments under the same paths; the number of GPUs must divide the recipe's `batches`. Adapt the lines
+# below to your cluster. A job that ends early is put back into the queue and goes on from its last checkpoint.
 #SBATCH --job-name=pretrain
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
