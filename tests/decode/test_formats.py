@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.decode.formats import ctm_line, cues, json_line, srt, textgrid, vtt
+from toolkit.decode.formats import ctm_line, cues, json_line, separated, srt, textgrid, vtt
 from toolkit.decode.hypothesis import Word
 
 TEXTS = ["a", '"', '"a"b"', "é<&>", "-->", "語", "字", "twelve-chars", "a" * 30]
@@ -119,3 +119,11 @@ def test_json_and_ctm():
     assert read["id"] == "rec" and read["text"] == "für two" and read["tokens"] == [entry]
     assert read["words"][0] == entry and len(read["words"]) == 2
     assert ctm_line("rec", found[1]) == f"rec 1 0.500 0.400 two {math.exp(-0.1):.4f}"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("今天 ok", ["今", "天", "ok"]), ("it's on", ["it's", "on"]), ("かな字", ["か", "な", "字"]), ("", [])],
+)
+def test_words_are_counted_in_any_writing(text, words):
+    assert separated(text).split() == words

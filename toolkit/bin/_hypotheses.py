@@ -75,17 +75,21 @@ def write_errors(
 ) -> "WerResult | None":
     """Writes recogs.txt and errs.txt in icefall's form, for recordings whose transcripts are known; None if none is.
 
+    Where a writing puts no spaces between words, each character counts as one.
+
     Args:
         folder: where to.
         readings: recording -> what was found in it, best first.
         texts: recording -> what is said in it.
     """
+    from toolkit.decode.formats import separated
     from toolkit.score import icefall, wer
 
-    known = {name: texts[name] for name in readings if texts.get(name, "").strip()}
+    known = {name: separated(texts[name]) for name in readings if texts.get(name, "").strip()}
     if not known:
         return None
-    result = wer.score(known, {name: readings[name][0].text for name in known}, replications=0)
+    found = {name: separated(readings[name][0].text) for name in known}
+    result = wer.score(known, found, replications=0)
     write_lines(folder / "recogs.txt", icefall.recogs(result))
     write_lines(folder / "errs.txt", icefall.errs(result))
     return result

@@ -168,6 +168,15 @@ def _append(line: str, word: str) -> str:
     return line + word if spaceless(line[-1:]) and spaceless(word[:1]) else f"{line} {word}"
 
 
+def separated(text: str) -> str:
+    """Text with spaces around every character of a writing that has none, so that words can be counted.
+
+    >>> separated("今天ok").split()
+    ['今', '天', 'ok']
+    """
+    return "".join(f" {character} " if spaceless(character) else character for character in text)
+
+
 def spaceless(character: str) -> bool:
     """Whether a character is of a writing that puts no spaces between words.
 
