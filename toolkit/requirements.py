@@ -49,7 +49,7 @@ EXPORT = {
 EXTRAS = {
     "mini": {"espeakng-loader>=0.2.4,<0.3": "synthetic voices for egs/mini (espeak-ng as a library)"},
     # Not on PyPI in this form: tools/install_k2.sh and tools/install_kaldifeat.sh know the way.
-    "k2": {"k2>=1.24": "reserved: lattices and the pruned transducer loss of k2"},
+    "k2": {"k2>=1.24": "transducer losses, CTC and decoding graphs by k2, on request"},
     "kaldifeat": {"kaldifeat==1.24": "a further backend for features"},
     "triton": {"triton>=3.6,<3.7": "fused kernels on GPUs; it comes with torch on Linux"},
     "fst": GRAPHS,
