@@ -221,7 +221,8 @@ def _differentiate(
     lattice: Lattice, blank: Tensor, target: Tensor, utterances: slice
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Losses of some utterances, and the gradients of their sum with respect to the scores."""
+    # Copies: autograd would notice that other threads write to what these are parts of.
+    blank, target = blank.detach().clone().requires_grad_(), target.detach().clone().requires_grad_()
     with torch.enable_grad():
-        blank, target = blank.detach().requires_grad_(), target.detach().requires_grad_()
         losses = lattice(blank, target, utterances)
         return losses.detach(), *torch.autograd.grad(losses.sum(), (blank, target))
