@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from tests.decode.bigram import Bigram
 from tests.decode.grammar import ARPA, SPELLINGS, LogProbs, ngram_model, text_score, texts, vocabulary
 from toolkit.config import build
 from toolkit.decode.ctc import greedy
@@ -56,43 +57,17 @@ def assert_same(found, expected, count):
     assert [h.score for h in found] == pytest.approx([score for _, score in expected[:count]], abs=1e-9)
 
 
-class Bigram:
-    """A scorer whose state is the last token: table[last, next], and ends[last] at the end."""
-
-    def __init__(self, symbols, seed, dtype=torch.float64):
-        generator = torch.Generator().manual_seed(seed)
-        self.table = torch.randn(symbols, symbols, generator=generator).to(dtype)
-        self.table[:, 0] = 0
-        self.ends = torch.randn(symbols, generator=generator).to(dtype)
-
-    def start(self, count):
-        return (torch.zeros(count, dtype=torch.long),)
-
-    def scores(self, state):
-        return self.table[state[0]]
-
-    def advance(self, state, tokens):
-        return (torch.where(tokens > 0, tokens, state[0]),)
-
-    def final(self, state):
-        return self.ends[state[0]]
-
-    def score(self, prefix):
-        steps = sum(self.table[a, b].item() for a, b in itertools.pairwise((0, *prefix)))
-        return steps + self.ends[prefix[-1] if prefix else 0].item()
-
-
 @pytest.mark.parametrize("paths", ["sum", "best"])
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_wide_beam_finds_what_enumeration_finds(paths, fused):
     config = CtcBeamConfig(beam=200, nbest=20, paths=paths, length_bonus=0.3)
     log_probs = random_log_probs(4, 5, 4, seed=1)
     lengths = torch.tensor([5, 4, 1, 5])
-    scorer = Bigram(4, seed=2) if fused else None
+    scorer = Bigram(4, seed=2, dtype=torch.float64) if fused else None
     for row, found in enumerate(prefix_search(log_probs, lengths, config, scorer)):
         scores = all_prefixes(log_probs[row, : lengths[row]], paths)
         for prefix in scores:
-            scores[prefix] += 0.3 * len(prefix) + (scorer.score(prefix) if fused else 0)
+            scores[prefix] += 0.3 * len(prefix) + (scorer.of(prefix) if fused else 0)
         assert_same(found, ranked(scores), 20)
 
 
@@ -129,10 +104,14 @@ def test_batched_is_one_by_one(beam):
     lengths = torch.tensor([30, 1, 17, 0, 30, 8, 29])
     for blank_threshold in (1.0, 0.3):
         config = CtcBeamConfig(beam=beam, nbest=beam, token_beam=3, blank_threshold=blank_threshold)
-        together = prefix_search(log_probs, lengths, config, Bigram(6, seed=6))
+        scorer = Bigram(6, seed=6, dtype=torch.float64)
+        together = prefix_search(log_probs, lengths, config, scorer)
         for row, length in enumerate(lengths.tolist()):
             (alone,) = prefix_search(
-                log_probs[row : row + 1, :length], lengths[row : row + 1], config, Bigram(6, seed=6)
+                log_probs[row : row + 1, :length],
+                lengths[row : row + 1],
+                config,
+                Bigram(6, seed=6, dtype=torch.float64),
             )
             assert [h.tokens for h in alone] == [h.tokens for h in together[row]]
             assert [h.score for h in alone] == pytest.approx([h.score for h in together[row]], abs=1e-9)
