@@ -9,6 +9,8 @@ import yaml
 
 from toolkit import config
 from toolkit.config import build, choice, load
+from toolkit.decode.registry import SEARCHES
+from toolkit.decode.streaming import StreamingConfig
 from toolkit.errors import UserError
 from toolkit.ssl.registry import OBJECTIVES
 from toolkit.tasks import TASKS, task_class
@@ -185,16 +187,24 @@ def test_saved_and_printed_forms_are_read_back_as_the_same(tmp_path):
     assert build(Car, config.to_dict(car), "plain") == car
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_every_task_can_be_described_saved_and_read_back(task, tmp_path):
-    cls = task_class(task, "test").Config
+CONFIGS = {
+    **{task: lambda task=task: task_class(task, "test").Config for task in TASKS},
+    **{name: lambda search=search: search.Config for name, search in SEARCHES.items()},
+    "streaming": lambda: StreamingConfig,
+}
+"""What commands read -> how to get its class: tasks are imported where they are needed."""
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_configuration_can_be_described_saved_and_read_back(name, tmp_path):
+    cls = CONFIGS[name]()
     settings = cls()
     text = config.describe(settings)
     assert build(cls, yaml.safe_load(text), "described") == settings
     config.save(settings, tmp_path / "config.yaml")
     assert load(cls, tmp_path / "config.yaml") == settings
     for line in text.splitlines():
-        assert "  # " in line, f"{task}: no explanation: {line}"
+        assert "  # " in line, f"{name}: no explanation: {line}"
     assert set(keys(config.to_dict(settings))) == set(keys(yaml.safe_load(text)))
 
 
@@ -280,6 +290,36 @@ OBJECTIVE_KEYS = {
 @pytest.mark.parametrize("name", OBJECTIVE_KEYS)
 def test_the_surface_of_the_objectives_is_frozen(name):
     assert list(config.to_dict(OBJECTIVES[name].Config())) == OBJECTIVE_KEYS[name].split()
+
+
+DECODE_SURFACE = """
+ctc_greedy: {name: ctc_greedy}
+ctc_beam: {name: ctc_beam, beam: 8, nbest: 1, token_beam: 20, paths: sum, blank_threshold: 1.0, length_bonus: 0.0,
+  fusion: &fusion {ngram: null, ngram_scale: 0.3, lm: null, lm_scale: 0.3, biasing: null, biasing_score: 1.5,
+    lodr: null, lodr_scale: 0.2},
+  words: {lexicon: null, ngram: null, scale: 0.5, bonus: 0.0, look_ahead: true}}
+hlg: {name: hlg, graph: null, scale: 0.5, beam: 16.0, max_active: 3000, nbest: 1, lattice_beam: 8.0, backend: auto}
+greedy: {name: greedy, max_symbols: 10, blank_penalty: 0.0}
+modified_beam: {name: modified_beam, beam: 4, nbest: 1, temperature: 1.0, blank_penalty: 0.0, length_bonus: 0.0,
+  internal_lm_scale: 0.0, fusion: *fusion}
+rescoring: {name: rescoring,
+  first: {name: modified_beam, beam: 8, nbest: 8, temperature: 1.0, blank_penalty: 0.0, length_bonus: 0.0,
+    internal_lm_scale: 0.0, fusion: *fusion},
+  first_scale: 1.0, attention_scale: 0.0, length_bonus: 0.0, fusion: *fusion}
+streaming: {chunk_size: null, left_context: null, tail_seconds: 0.0,
+  endpoint: {enabled: true,
+    nothing_said: {speech: false, silence: 2.4, seconds: 0.0},
+    after_speech: {speech: true, silence: 1.2, seconds: 0.0},
+    too_long: {speech: false, silence: 0.0, seconds: 20.0}}}
+"""
+
+
+@pytest.mark.parametrize("name", [*SEARCHES, "streaming"])
+def test_the_surface_of_the_decode_command_is_frozen(name):
+    """Keys and defaults: results are published with the settings that were changed, and no others."""
+    expected = yaml.safe_load(DECODE_SURFACE)[name]
+    settings = config.to_dict(CONFIGS[name]()())
+    assert settings == expected and list(keys(settings)) == list(keys(expected))
 
 
 @pytest.mark.parametrize("name", [None, "", "asd", ["asr"], {"a": 1}])

@@ -4,32 +4,19 @@ import ast
 import json
 
 import pytest
-import torch
 
+from tests.bin.small_recognizer import CAUSAL, CONFORMER, save_recognizer
 from toolkit.bin import decode, score
-from toolkit.config import build
 from toolkit.data.manifests import mono_cut, open_cuts, write_cuts
 from toolkit.data.synthetic import synthetic_cuts
 from toolkit.errors import UserError
-from toolkit.tasks.asr import AsrConfig, AsrTask
-from toolkit.tasks.load import save_model
-
-SPEECH = {"encoder": {"dim": 16, "num_layers": 1, "num_heads": 2, "feed_forward_dim": 16, "kernel_size": 3}}
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with a model, four cuts and their files, and a fifth cut without a file."""
     folder = tmp_path_factory.mktemp("decode")
-    task = AsrTask(
-        build(AsrConfig, {"data": {"train": "synthetic:5"}, "speech": SPEECH}, "test"), folder / "model", 0
-    )
-    task.prepare()
-    torch.manual_seed(0)
-    model = task.build_model()
-    # So that an untrained model says many different things.
-    torch.nn.init.normal_(model.ctc[1].weight, std=2.0)
-    save_model(folder / "model", model, task.config)
+    save_recognizer(folder / "model", CONFORMER)
     cuts = list(synthetic_cuts(4, folder=folder))
     write_cuts(folder / "cuts.jsonl.gz", [*cuts, mono_cut("lost", folder / "lost.flac", 16000, text="sun")])
     return folder
@@ -116,34 +103,7 @@ def test_words_with_times_of_ones_own_audio(place, decoded, capsys):
 @pytest.fixture(scope="module")
 def causal(place):
     """A second model of the same tokens, which can be streamed: CTC and a transducer."""
-    encoder = {
-        "name": "zipformer",
-        "causal": True,
-        "embed": "stack",
-        "downsampling": [1, 2],
-        "num_layers": [1],
-        "dims": [16],
-        "unmasked_dims": [16],
-        "feed_forward_dims": [24],
-        "num_heads": [2],
-        "kernel_sizes": [5],
-        "output_downsampling": 1,
-        "chunk_size": 8,
-        "left_context": 32,
-    }
-    raw = {
-        "data": {"train": "synthetic:5"},
-        "speech": {"frontend": {"normalize": False}, "encoder": encoder},
-        "transducer": {"scale": 1.0, "joiner_dim": 16, "predictor": {"dim": 16}},
-    }
-    task = AsrTask(build(AsrConfig, raw, "test"), place / "causal", 0)
-    task.prepare()
-    torch.manual_seed(3)
-    model = task.build_model()
-    torch.nn.init.normal_(model.ctc[1].weight, std=2.0)
-    torch.nn.init.normal_(model.transducer.joiner.output.weight, std=2.0)
-    save_model(place / "causal", model, task.config)
-    return place / "causal"
+    return save_recognizer(place / "causal", CAUSAL, seed=3)
 
 
 def test_streaming_finds_what_is_found_at_once(place, causal, capsys):

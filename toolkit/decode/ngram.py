@@ -124,7 +124,8 @@ def _check_overlap(model: BackoffModel, symbols: Sequence[str], words: np.ndarra
     special = {BEGIN, END}
     common = len({word for word in words[1:].tolist() if word >= 0})
     smaller = min(len(symbols) - 1, len(model.words) - len(special))
-    if 2 * common < smaller:
+    # Of a model without words, which shares none with anything, the smaller vocabulary is empty.
+    if not common or 2 * common < smaller:
         strange = [symbol for symbol, word in zip(symbols[1:], words[1:], strict=True) if word < 0]
         names = ", ".join(map(repr, strange[:3]))
         raise UserError(
