@@ -305,7 +305,7 @@ def test_silence_in_every_form(nothing_to_hear, form, capsys):
     ("search", "model"), [*((name, "model") for name in ONLY_AUDIO), ("ctc_greedy", "normalizing")]
 )
 def test_what_is_heard_in_silence_has_a_score(nothing_to_hear, search, model):
-    """Features are not divided by a standard deviation of zero, say."""
+    """Where all features are equal there are still finite numbers."""
     run(*nothing_to_hear, "--out", "out", "--searches", search, model=model)
     found = rows("tokens")
     assert "silent" in {row[0] for row in found}
