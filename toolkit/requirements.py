@@ -47,7 +47,10 @@ EXPORT = {
 }
 
 EXTRAS = {
-    "mini": {"espeakng-loader>=0.2.4,<0.3": "synthetic voices for egs/mini (espeak-ng as a library)"},
+    "mini": {
+        "espeakng-loader>=0.2.4,<0.3": "synthetic voices for egs/mini (espeak-ng as a library)",
+        **EXPORT,
+    },
     # Not on PyPI in this form: tools/install_k2.sh and tools/install_kaldifeat.sh know the way.
     "k2": {"k2>=1.24": "transducer losses, CTC and decoding graphs by k2, on request"},
     "kaldifeat": {"kaldifeat==1.24": "a further backend for features"},

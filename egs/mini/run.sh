@@ -9,8 +9,12 @@
 exp=${TOOLKIT_EXP:-$recipe/exp}
 data=${TOOLKIT_DATA:-$recipe/data}
 voices=80 voice_seconds=40 meetings="--train 40 --valid 5 --test 14"
+# Frames of a chunk of a stream and before it, of 40 ms.
+chunk=16 left_context=64
+scales="0.1 0.2 0.3 0.4 0.6" compared=''
 portion=1 pretrain_updates=2000 asr_updates=900 speaker_updates=700 diarization_updates=400
 if $quick; then
+  scales=0.3 compared=20
   voices=20 voice_seconds=24 meetings="--train 8 --valid 2 --test 6"
   portion=0.2 pretrain_updates=60 asr_updates=60 speaker_updates=40 diarization_updates=40
 fi
@@ -44,14 +48,14 @@ pretrain() { pretrain_on 1 100; }
 
 stage relabel "cluster a hidden layer, label and measure again" relabel \
   "$exp/pretrain-1/model/model.safetensors" "$data/cuts_pretrain_"{train,valid}.jsonl.gz "$data/phones_tts.ctm"
-relabel() { label_frames 2 200 --model "$exp/pretrain-1/model" --layer 4; }
+relabel() { label_frames 2 200 --model "$exp/pretrain-1/model" --layer 3; }
 
 stage pretrain2 "masked prediction of the hidden layer's labels" pretrain2 \
   conf/pretrain.yaml "$exp/labels-2/"{train,valid}/cuts.jsonl.gz "$exp/labels-2/kmeans.safetensors" \
   "$exp/pretrain-1/model/model.safetensors"
 pretrain2() { pretrain_on 2 200 --init.model="$exp/pretrain-1/model"; }
 
-stage asr "recognition: CTC from scratch and from the pretrained encoder" asr \
+stage asr "recognition: CTC and transducer, from scratch and from the pretrained encoder" asr \
   conf/asr.yaml "$exp/pretrain-2/model/model.safetensors" "$data/cuts_asr_"{train,valid}.jsonl.gz
 asr() {
   stage_drop "$exp/asr-scratch" "$exp/asr-pretrained"
@@ -61,19 +65,56 @@ asr() {
   train asr-pretrained conf/asr.yaml "${settings[@]}" --init.model="$exp/pretrain-2/model"
 }
 
-stage decode "recognise held-out sentences, word error rates" decode \
-  "$exp/asr-"{scratch,pretrained}/model/model.safetensors "$data/cuts_asr_test.jsonl.gz"
+stage ngram "n-gram model of the characters of the training sentences" ngram \
+  "$exp/asr-scratch/model/tokens.txt" "$data/cuts_asr_"{train,valid}.jsonl.gz
+ngram() {
+  stage_drop "$exp/ngram"
+  python -m toolkit.bin.ngram estimate "$data/cuts_asr_train.jsonl.gz" --model "$exp/asr-scratch/model" --order 6 \
+    --out "$exp/ngram/characters.arpa" --test "$data/cuts_asr_valid.jsonl.gz"
+}
+
+stage decode "recognise held-out sentences: greedily, with beams, with the n-gram model; word error rates" decode \
+  conf/searches.yaml local/best.py "$exp/ngram/characters.arpa" "$exp/asr-"{scratch,pretrained}/model/model.safetensors \
+  "$data/cuts_asr_"{valid,test}.jsonl.gz
 decode() {
   stage_drop "$exp/decode"
-  local system reference=$data/cuts_asr_test.jsonl.gz
+  local system head scale lms
   for system in scratch pretrained; do
-    python -m toolkit.bin.decode --model "$exp/asr-$system/model" --cuts "$reference" --out "$exp/decode/$system"
+    lms=()
+    for head in ctc transducer; do
+      scale=$(best_scale $system $head) || return
+      echo "$system, $head: the n-gram model is scaled by $scale"
+      lms+=("--searches.${head}_lm.fusion.ngram=$exp/ngram/characters.arpa"
+        "--searches.${head}_lm.fusion.ngram_scale=$scale")
+    done
+    recognise $system decode --searches conf/searches.yaml "${lms[@]}"
   done
-  python -m toolkit.bin.score wer --ref "$reference" --hyp "$exp/decode/scratch/text" \
-    --json "$exp/decode/scratch/wer.json" --details "$exp/decode/scratch/wer.txt"
-  python -m toolkit.bin.score wer --ref "$reference" --hyp "$exp/decode/pretrained/text" \
-    --baseline "$exp/decode/scratch/text" --json "$exp/decode/pretrained/wer.json" --details "$exp/decode/pretrained/wer.txt"
-  python -m toolkit.bin.decode --model "$exp/asr-pretrained/model" --cuts "$reference" --out "$exp/decode/alignment" --align
+  python -m toolkit.bin.decode --model "$exp/asr-pretrained/model" --cuts "$data/cuts_asr_test.jsonl.gz" \
+    --out "$exp/decode/alignment" --align
+}
+
+stage stream "recognise them in chunks, as they arrive; word error rates, latencies" stream \
+  conf/streams.yaml "$exp/asr-"{scratch,pretrained}/model/model.safetensors "$data/cuts_asr_test.jsonl.gz"
+stream() {
+  stage_drop "$exp/stream"
+  local system
+  for system in scratch pretrained; do
+    recognise $system stream --searches conf/streams.yaml \
+      --streaming --streaming.chunk_size=$chunk --streaming.left_context=$left_context
+  done
+}
+
+stage sherpa "export the recogniser for sherpa-onnx, and compare what it finds there" sherpa \
+  local/sherpa_check.py "$exp/asr-pretrained/model/model.safetensors" "$data/cuts_asr_test.jsonl.gz"
+sherpa() {
+  stage_drop "$exp/sherpa"
+  local model=$exp/asr-pretrained/model kind chunks=()
+  for kind in whole stream; do
+    python -m toolkit.bin.export --to sherpa --model "$model" "$exp/sherpa/$kind" ${chunks[@]+"${chunks[@]}"}
+    python local/sherpa_check.py --model "$model" --sherpa "$exp/sherpa/$kind" --cuts "$data/cuts_asr_test.jsonl.gz" \
+      --json "$exp/sherpa/$kind.json" ${compared:+--recordings "$compared"} ${chunks[@]+"${chunks[@]}"}
+    chunks=(--chunk-size "$chunk" --left-context "$left_context")
+  done
 }
 
 stage quality "label quality against the recogniser's alignment of real recordings" quality \
@@ -142,7 +183,8 @@ diarization() {
 }
 
 stage report "the table and exp/report.html" report conf/report.yaml \
-  "$exp/decode/"{scratch,pretrained}/wer.json "$exp/labels-"{1,2}/quality_tts.json "$exp/quality/labels-"{1,2}.json \
+  "$exp/decode/"{scratch,pretrained}/{ctc,transducer}_{greedy,beam,lm}/wer.json \
+  "$exp/stream/"{scratch,pretrained}/{ctc,transducer}_greedy/wer.json "$exp/labels-"{1,2}/quality_tts.json "$exp/quality/labels-"{1,2}.json \
   "$exp/speaker/eer_tts.json" "$exp/diarization/der_tts.json" "$exp/speaker/eer_real.json?" "$exp/diarization/der_real.json?"
 report() {
   local edit=''
@@ -157,6 +199,36 @@ report() {
 diarize_meetings() {
   python -m toolkit.bin.diarize --model "$exp/diarization/model" --speaker-model "$exp/speaker/model" \
     --cuts "$data/cuts_meetings_$1.jsonl.gz" --threshold "$2" --output "$3"
+}
+
+# recognise SYSTEM FOLDER [what decode takes]: the test sentences with every search of a file, scored beside those of the
+# system from scratch.
+recognise() {
+  local text folder reference=$data/cuts_asr_test.jsonl.gz out=$exp/$2/$1 baseline=()
+  python -m toolkit.bin.decode --model "$exp/asr-$1/model" --cuts "$reference" --out "$out" "${@:3}"
+  for text in "$out"/*/text; do
+    folder=$(dirname "$text")
+    if [ "$1" = pretrained ]; then baseline=(--baseline "$exp/$2/scratch/$(basename "$folder")/text"); fi
+    python -m toolkit.bin.score wer --ref "$reference" --hyp "$text" --json "$folder/wer.json" \
+      --details "$folder/wer.txt" ${baseline[@]+"${baseline[@]}"} > "$folder/score.txt"
+  done
+}
+
+# best_scale SYSTEM HEAD: prints that of the n-gram model with the fewest errors on the validation sentences.
+best_scale() {
+  local scale folder=$exp/decode/scales/$1-$2 reference=$data/cuts_asr_valid.jsonl.gz search=modified_beam
+  if [ "$2" = ctc ]; then search=ctc_beam; fi
+  mkdir -p "$folder"
+  for scale in $scales; do
+    echo "scale_$scale: {name: $search, fusion: {ngram: '$exp/ngram/characters.arpa', ngram_scale: $scale}}"
+  done > "$folder/searches.yaml"
+  python -m toolkit.bin.decode --model "$exp/asr-$1/model" --cuts "$reference" --out "$folder" \
+    --searches "$folder/searches.yaml" >&2
+  for scale in $scales; do
+    python -m toolkit.bin.score wer --ref "$reference" --hyp "$folder/scale_$scale/text" \
+      --json "$folder/scale_$scale.json" > "$folder/scale_$scale/score.txt"
+  done
+  python local/best.py --key wer "$folder"/scale_*.json
 }
 
 # label_frames ITERATION CLUSTERS [what kmeans is told about the features]

@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--model", required=True, metavar="DIR", help="model directory; for hf of any task")
     top.add_argument("output", metavar="OUT", help="folder to write; a new one")
-    sherpa = top.add_argument_group("streaming models for sherpa-onnx, in frames at 50 a second")
+    sherpa = top.add_argument_group("streaming models for sherpa-onnx, in frames of the first stack")
     sherpa.add_argument(
         "--chunk-size", type=int, metavar="N", help="frames of a chunk (default: as in evaluation)"
     )

@@ -34,9 +34,9 @@ class StreamingConfig:
     """Recognition of streams."""
 
     chunk_size: int | None = None
-    """Frames of a chunk, 20 ms each; null for the encoder's own."""
+    """Frames of a chunk, of the first stack; null for the encoder's own."""
     left_context: int | None = None
-    """Frames before its chunk that a frame sees; null for the encoder's own."""
+    """Frames before its chunk that a frame sees, of the first stack; null for the encoder's own."""
     tail_seconds: float = 0.0
     """Silence that is put behind the end of a stream, for models that need it to say their last tokens."""
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)

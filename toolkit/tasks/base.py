@@ -26,7 +26,10 @@ from toolkit.models.base import SpeechConfig, SpeechEncoder
 from toolkit.models.depth import layers_above
 
 # Ends of the keys of an encoder that change nothing of what is computed without gradients.
-ONLY_IN_TRAINING = ("dropout", "layer_drop", "checkpointing", "feature_grad_mult", "frontend.backend")
+ONLY_IN_TRAINING = (
+    *("dropout", "layer_drop", "checkpointing", "feature_grad_mult", "frontend.backend"),
+    *("chunk_sizes", "left_contexts", "unmasked_dims", "updates_scale"),
+)
 
 
 @dataclass

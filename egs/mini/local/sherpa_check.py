@@ -7,6 +7,7 @@ files, and of those with 8-bit weights. All search greedily; streams get silence
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--cuts", required=True, help="cuts with transcripts")
     for option in ("chunk-size", "left-context"):
         result.add_argument(f"--{option}", type=int, metavar="N", help="of a stream, as given to the export")
+    result.add_argument(
+        "--recordings", type=int, metavar="N", help="recordings to compare, the first ones (default: all)"
+    )
     result.add_argument("--json", type=Path, help="file for the figures")
     return result
 
@@ -57,10 +61,14 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(
             f"{args.sherpa}: found no {' or '.join(FILES.values())}, expected an exported recogniser"
         )
-    texts = {cut.id: task.tokenizer.normalize(transcript(cut)) for cut in open_cuts(args.cuts)}
     recordings = {
         recording.id: np.concatenate(list(recording.blocks()))
-        for recording in named_recordings(args.cuts, [], SAMPLE_RATE)
+        for recording in islice(named_recordings(args.cuts, [], SAMPLE_RATE), args.recordings)
+    }
+    texts = {
+        cut.id: task.tokenizer.normalize(transcript(cut))
+        for cut in open_cuts(args.cuts)
+        if cut.id in recordings
     }
     figures = {}
     for head in heads:

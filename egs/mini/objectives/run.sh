@@ -15,9 +15,9 @@ if $quick; then pretrain_updates=40 asr_updates=40 option=--quick frames=5000; f
 
 probed=(--max-frames "$frames" --train-cuts "$data/cuts_pretrain_train.jsonl.gz" --alignment "$data/phones_tts.ctm"
   --valid-cuts "$data/cuts_trials_valid.jsonl.gz" --test-cuts "$data/cuts_trials_test.jsonl.gz")
-measured=(../conf/asr.yaml "$data/cuts_asr_"{train,valid,test}.jsonl.gz "$data/cuts_pretrain_train.jsonl.gz"
+measured=(conf/asr.yaml "$data/cuts_asr_"{train,valid,test}.jsonl.gz "$data/cuts_pretrain_train.jsonl.gz"
   "$data/cuts_trials_"{valid,test}.jsonl.gz "$data/phones_tts.ctm")
-inputs=("${measured[@]}" ../conf/pretrain.yaml "$mini/labels-1/"{train,valid}/cuts.jsonl.gz
+inputs=("${measured[@]}" conf/pretrain.yaml "$mini/labels-1/"{train,valid}/cuts.jsonl.gz
   "$mini/labels-1/kmeans.safetensors" "$exp/none/decode/text")
 
 stage data "recordings, synthetic voices and MFCC labels, by the recipe egs/mini" make_data
@@ -60,7 +60,7 @@ table() {
 # pretrained SYSTEM OBJECTIVE [settings]: pretrains with the objective that a file describes, and measures.
 pretrained() {
   stage_drop "$exp/$1"
-  train "$1/pretrain" ../conf/pretrain.yaml --data.train="$mini/labels-1/train/cuts.jsonl.gz" \
+  train "$1/pretrain" conf/pretrain.yaml --data.train="$mini/labels-1/train/cuts.jsonl.gz" \
     --data.valid="$mini/labels-1/valid/cuts.jsonl.gz" --objective="$(cat "$2")" \
     --train.max_updates=$pretrain_updates "${@:3}"
   recognise "$1" --init.model="$exp/$1/pretrain/model"
@@ -70,7 +70,7 @@ pretrained() {
 # recognise SYSTEM [settings]: trains a recogniser and compares it with that from scratch.
 recognise() {
   local reference=$data/cuts_asr_test.jsonl.gz out=$exp/$1/decode
-  train "$1/asr" ../conf/asr.yaml --data.train="$data/cuts_asr_train.jsonl.gz" \
+  train "$1/asr" conf/asr.yaml --data.train="$data/cuts_asr_train.jsonl.gz" \
     --data.valid="$data/cuts_asr_valid.jsonl.gz" --train.max_updates=$asr_updates "${@:2}"
   python -m toolkit.bin.decode --model "$exp/$1/asr/model" --cuts "$reference" --out "$out"
   python -m toolkit.bin.score wer --ref "$reference" --hyp "$out/text" --baseline "$exp/none/decode/text" \

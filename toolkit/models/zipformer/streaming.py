@@ -1,6 +1,6 @@
 """A causal Zipformer that is fed chunk by chunk and gives what it would give for the whole utterance.
 
-Dimensions: B streams, F features, D width of the output, L frames of left context at 50 a second.
+Dimensions: B streams, F features, D width of the output, L frames of left context in the first stack.
 """
 
 from collections.abc import Iterator
