@@ -11,12 +11,12 @@ data=${TOOLKIT_DATA:-$recipe/data}
 voices=80 voice_seconds=40 meetings="--train 40 --valid 5 --test 14"
 # Frames of a chunk of a stream and before it, of 40 ms.
 chunk=16 left_context=64
-scales="0.1 0.2 0.3 0.4 0.6" compared=''
-portion=1 pretrain_updates=2000 asr_updates=900 speaker_updates=700 diarization_updates=400
+scales="0.1 0.2 0.3 0.4 0.6" compared=120
+portion=1 pretrain_updates=900 pretrain2_updates=1300 asr_updates=900 speaker_updates=700 diarization_updates=400
 if $quick; then
   scales=0.3 compared=20
   voices=20 voice_seconds=24 meetings="--train 8 --valid 2 --test 6"
-  portion=0.2 pretrain_updates=60 asr_updates=60 speaker_updates=40 diarization_updates=40
+  portion=0.2 pretrain_updates=60 pretrain2_updates=60 asr_updates=60 speaker_updates=40 diarization_updates=40
 fi
 
 stage fetch "recordings and transcripts, with checksums" fetch local/{fetch,corpus}.py local/checksums.txt
@@ -44,7 +44,7 @@ kmeans() { label_frames 1 100 --cmvn; }
 
 stage pretrain "masked prediction of the MFCC labels" pretrain \
   conf/pretrain.yaml "$exp/labels-1/"{train,valid}/cuts.jsonl.gz "$exp/labels-1/kmeans.safetensors"
-pretrain() { pretrain_on 1 100; }
+pretrain() { pretrain_on 1 100 $pretrain_updates; }
 
 stage relabel "cluster a hidden layer, label and measure again" relabel \
   "$exp/pretrain-1/model/model.safetensors" "$data/cuts_pretrain_"{train,valid}.jsonl.gz "$data/phones_tts.ctm"
@@ -53,7 +53,7 @@ relabel() { label_frames 2 200 --model "$exp/pretrain-1/model" --layer 3; }
 stage pretrain2 "masked prediction of the hidden layer's labels" pretrain2 \
   conf/pretrain.yaml "$exp/labels-2/"{train,valid}/cuts.jsonl.gz "$exp/labels-2/kmeans.safetensors" \
   "$exp/pretrain-1/model/model.safetensors"
-pretrain2() { pretrain_on 2 200 --init.model="$exp/pretrain-1/model"; }
+pretrain2() { pretrain_on 2 200 $pretrain2_updates --init.model="$exp/pretrain-1/model"; }
 
 stage asr "recognition: CTC and transducer, from scratch and from the pretrained encoder" asr \
   conf/asr.yaml "$exp/pretrain-2/model/model.safetensors" "$data/cuts_asr_"{train,valid}.jsonl.gz
@@ -61,8 +61,10 @@ asr() {
   stage_drop "$exp/asr-scratch" "$exp/asr-pretrained"
   local settings=(--data.train="$data/cuts_asr_train.jsonl.gz" --data.valid="$data/cuts_asr_valid.jsonl.gz"
     "--train.max_updates=$asr_updates")
-  train asr-scratch conf/asr.yaml "${settings[@]}"
-  train asr-pretrained conf/asr.yaml "${settings[@]}" --init.model="$exp/pretrain-2/model"
+  # Of two cores each has one, which takes less time than both for one after the other.
+  train_beside asr-scratch conf/asr.yaml "${settings[@]}"
+  train_beside asr-pretrained conf/asr.yaml "${settings[@]}" --init.model="$exp/pretrain-2/model"
+  finish_trainings
 }
 
 stage ngram "n-gram model of the characters of the training sentences" ngram \
@@ -112,7 +114,7 @@ sherpa() {
   for kind in whole stream; do
     python -m toolkit.bin.export --to sherpa --model "$model" "$exp/sherpa/$kind" ${chunks[@]+"${chunks[@]}"}
     python local/sherpa_check.py --model "$model" --sherpa "$exp/sherpa/$kind" --cuts "$data/cuts_asr_test.jsonl.gz" \
-      --json "$exp/sherpa/$kind.json" ${compared:+--recordings "$compared"} ${chunks[@]+"${chunks[@]}"}
+      --json "$exp/sherpa/$kind.json" --recordings $compared ${chunks[@]+"${chunks[@]}"}
     chunks=(--chunk-size "$chunk" --left-context "$left_context")
   done
 }
@@ -245,12 +247,12 @@ label_frames() {
     --clusters "$2" --json "$folder/quality_tts.json"
 }
 
-# pretrain_on ITERATION CLUSTERS [settings]
+# pretrain_on ITERATION CLUSTERS UPDATES [settings]
 pretrain_on() {
   stage_drop "$exp/pretrain-$1"
   train "pretrain-$1" conf/pretrain.yaml --data.train="$exp/labels-$1/train/cuts.jsonl.gz" \
     --data.valid="$exp/labels-$1/valid/cuts.jsonl.gz" --objective.num_classes="$2" \
-    --train.max_updates=$pretrain_updates "${@:3}"
+    --train.max_updates="$3" "${@:4}"
 }
 
 run_stages "$@"
