@@ -216,9 +216,11 @@ recognise() {
   done
 }
 
-# best_scale SYSTEM HEAD: prints that of the n-gram model with the fewest errors on the validation sentences.
+# best_scale SYSTEM HEAD: prints that of the n-gram model with the fewest errors on the validation sentences, if there are
+# several to choose from.
 best_scale() {
   local scale folder=$exp/decode/scales/$1-$2 reference=$data/cuts_asr_valid.jsonl.gz search=modified_beam
+  case $scales in *' '*) ;; *) echo "$scales" && return ;; esac
   if [ "$2" = ctc ]; then search=ctc_beam; fi
   mkdir -p "$folder"
   for scale in $scales; do
