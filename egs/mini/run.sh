@@ -79,6 +79,7 @@ stage decode "recognise held-out sentences: greedily, with beams, with the n-gra
   conf/searches.yaml local/best.py "$exp/ngram/characters.arpa" "$exp/asr-"{scratch,pretrained}/model/model.safetensors \
   "$data/cuts_asr_"{valid,test}.jsonl.gz
 decode() {
+  export OMP_NUM_THREADS=1 # nothing is large enough to be shared out, here and in the next two stages
   stage_drop "$exp/decode"
   local system head scale lms
   for system in scratch pretrained; do
@@ -98,6 +99,7 @@ decode() {
 stage stream "recognise them in chunks, as they arrive; word error rates, latencies" stream \
   conf/streams.yaml "$exp/asr-"{scratch,pretrained}/model/model.safetensors "$data/cuts_asr_test.jsonl.gz"
 stream() {
+  export OMP_NUM_THREADS=1
   stage_drop "$exp/stream"
   local system
   for system in scratch pretrained; do
@@ -109,6 +111,7 @@ stream() {
 stage sherpa "export the recogniser for sherpa-onnx, and compare what it finds there" sherpa \
   local/sherpa_check.py "$exp/asr-pretrained/model/model.safetensors" "$data/cuts_asr_test.jsonl.gz"
 sherpa() {
+  export OMP_NUM_THREADS=1
   stage_drop "$exp/sherpa"
   local model=$exp/asr-pretrained/model kind chunks=()
   for kind in whole stream; do
