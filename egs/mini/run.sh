@@ -11,10 +11,10 @@ data=${TOOLKIT_DATA:-$recipe/data}
 voices=80 voice_seconds=40 meetings="--train 40 --valid 5 --test 14"
 # Frames of a chunk of a stream and before it, of 40 ms.
 chunk=16 left_context=64
-scales="0.1 0.2 0.3 0.4 0.6" compared=120
+scales="0.1 0.2 0.3 0.4 0.6" sentences=1000
 portion=1 pretrain_updates=900 pretrain2_updates=1300 asr_updates=900 speaker_updates=700 diarization_updates=400
 if $quick; then
-  scales=0.3 compared=20
+  scales=0.3 sentences=20
   voices=20 voice_seconds=24 meetings="--train 8 --valid 2 --test 6"
   portion=0.2 pretrain_updates=60 pretrain2_updates=60 asr_updates=60 speaker_updates=40 diarization_updates=40
 fi
@@ -61,10 +61,10 @@ asr() {
   stage_drop "$exp/asr-scratch" "$exp/asr-pretrained"
   local settings=(--data.train="$data/cuts_asr_train.jsonl.gz" --data.valid="$data/cuts_asr_valid.jsonl.gz"
     "--train.max_updates=$asr_updates")
-  # Of two cores each has one, which takes less time than both for one after the other.
-  train_beside asr-scratch conf/asr.yaml "${settings[@]}"
-  train_beside asr-pretrained conf/asr.yaml "${settings[@]}" --init.model="$exp/pretrain-2/model"
-  finish_trainings
+  beside "from scratch" python -m toolkit.bin.train --config conf/asr.yaml --exp "$exp/asr-scratch" "${settings[@]}"
+  beside pretrained python -m toolkit.bin.train --config conf/asr.yaml --exp "$exp/asr-pretrained" "${settings[@]}" \
+    --init.model="$exp/pretrain-2/model"
+  wait_for_all
 }
 
 stage ngram "n-gram model of the characters of the training sentences" ngram \
@@ -79,19 +79,22 @@ stage decode "recognise held-out sentences: greedily, with beams, with the n-gra
   conf/searches.yaml local/best.py "$exp/ngram/characters.arpa" "$exp/asr-"{scratch,pretrained}/model/model.safetensors \
   "$data/cuts_asr_"{valid,test}.jsonl.gz
 decode() {
-  export OMP_NUM_THREADS=1 # nothing is large enough to be shared out, here and in the next two stages
   stage_drop "$exp/decode"
+  first_sentences "$exp/decode/cuts.jsonl"
   local system head scale lms
   for system in scratch pretrained; do
     lms=()
     for head in ctc transducer; do
-      scale=$(best_scale $system $head) || return
+      scale=$(best_scale $system $head)
       echo "$system, $head: the n-gram model is scaled by $scale"
       lms+=("--searches.${head}_lm.fusion.ngram=$exp/ngram/characters.arpa"
         "--searches.${head}_lm.fusion.ngram_scale=$scale")
     done
-    recognise $system decode --searches conf/searches.yaml "${lms[@]}"
+    beside $system python -m toolkit.bin.decode --model "$exp/asr-$system/model" --cuts "$exp/decode/cuts.jsonl" \
+      --out "$exp/decode/$system" --searches conf/searches.yaml "${lms[@]}"
   done
+  wait_for_all
+  score_sentences decode
   python -m toolkit.bin.decode --model "$exp/asr-pretrained/model" --cuts "$data/cuts_asr_test.jsonl.gz" \
     --out "$exp/decode/alignment" --align
 }
@@ -99,27 +102,31 @@ decode() {
 stage stream "recognise them in chunks, as they arrive; word error rates, latencies" stream \
   conf/streams.yaml "$exp/asr-"{scratch,pretrained}/model/model.safetensors "$data/cuts_asr_test.jsonl.gz"
 stream() {
-  export OMP_NUM_THREADS=1
   stage_drop "$exp/stream"
+  first_sentences "$exp/stream/cuts.jsonl"
   local system
   for system in scratch pretrained; do
-    recognise $system stream --searches conf/streams.yaml \
+    beside $system python -m toolkit.bin.decode --model "$exp/asr-$system/model" --cuts "$exp/stream/cuts.jsonl" \
+      --out "$exp/stream/$system" --searches conf/streams.yaml \
       --streaming --streaming.chunk_size=$chunk --streaming.left_context=$left_context
   done
+  wait_for_all
+  score_sentences stream
 }
 
 stage sherpa "export the recogniser for sherpa-onnx, and compare what it finds there" sherpa \
   local/sherpa_check.py "$exp/asr-pretrained/model/model.safetensors" "$data/cuts_asr_test.jsonl.gz"
 sherpa() {
-  export OMP_NUM_THREADS=1
   stage_drop "$exp/sherpa"
+  first_sentences "$exp/sherpa/cuts.jsonl"
   local model=$exp/asr-pretrained/model kind chunks=()
   for kind in whole stream; do
     python -m toolkit.bin.export --to sherpa --model "$model" "$exp/sherpa/$kind" ${chunks[@]+"${chunks[@]}"}
-    python local/sherpa_check.py --model "$model" --sherpa "$exp/sherpa/$kind" --cuts "$data/cuts_asr_test.jsonl.gz" \
-      --json "$exp/sherpa/$kind.json" --recordings $compared ${chunks[@]+"${chunks[@]}"}
+    beside $kind python local/sherpa_check.py --model "$model" --sherpa "$exp/sherpa/$kind" \
+      --cuts "$exp/sherpa/cuts.jsonl" --json "$exp/sherpa/$kind.json" ${chunks[@]+"${chunks[@]}"}
     chunks=(--chunk-size "$chunk" --left-context "$left_context")
   done
+  wait_for_all
 }
 
 stage quality "label quality against the recogniser's alignment of real recordings" quality \
@@ -206,16 +213,22 @@ diarize_meetings() {
     --cuts "$data/cuts_meetings_$1.jsonl.gz" --threshold "$2" --output "$3"
 }
 
-# recognise SYSTEM FOLDER [what decode takes]: the test sentences with every search of a file, scored beside those of the
-# system from scratch.
-recognise() {
-  local text folder reference=$data/cuts_asr_test.jsonl.gz out=$exp/$2/$1 baseline=()
-  python -m toolkit.bin.decode --model "$exp/asr-$1/model" --cuts "$reference" --out "$out" "${@:3}"
-  for text in "$out"/*/text; do
-    folder=$(dirname "$text")
-    if [ "$1" = pretrained ]; then baseline=(--baseline "$exp/$2/scratch/$(basename "$folder")/text"); fi
-    python -m toolkit.bin.score wer --ref "$reference" --hyp "$text" --json "$folder/wer.json" \
-      --details "$folder/wer.txt" ${baseline[@]+"${baseline[@]}"} > "$folder/score.txt"
+# first_sentences FILE: writes those of the test set that are recognised; with --quick not all of them.
+first_sentences() {
+  mkdir -p "$(dirname "$1")"
+  gunzip -c "$data/cuts_asr_test.jsonl.gz" | awk -v number=$sentences 'NR <= number' > "$1"
+}
+
+# score_sentences FOLDER: all searches of both systems; pretrained ones beside the same from scratch.
+score_sentences() {
+  local system text folder baseline=()
+  for system in scratch pretrained; do
+    for text in "$exp/$1/$system"/*/text; do
+      folder=$(dirname "$text")
+      if [ $system = pretrained ]; then baseline=(--baseline "$exp/$1/scratch/$(basename "$folder")/text"); fi
+      python -m toolkit.bin.score wer --ref "$exp/$1/cuts.jsonl" --hyp "$text" --json "$folder/wer.json" \
+        --details "$folder/wer.txt" ${baseline[@]+"${baseline[@]}"} > "$folder/score.txt"
+    done
   done
 }
 

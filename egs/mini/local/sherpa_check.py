@@ -7,7 +7,6 @@ files, and of those with 8-bit weights. All search greedily; streams get silence
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +45,6 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--cuts", required=True, help="cuts with transcripts")
     for option in ("chunk-size", "left-context"):
         result.add_argument(f"--{option}", type=int, metavar="N", help="of a stream, as given to the export")
-    result.add_argument(
-        "--recordings", type=int, metavar="N", help="recordings to compare, the first ones (default: all)"
-    )
     result.add_argument("--json", type=Path, help="file for the figures")
     return result
 
@@ -63,13 +59,9 @@ def main(argv: list[str] | None = None) -> None:
         )
     recordings = {
         recording.id: np.concatenate(list(recording.blocks()))
-        for recording in islice(named_recordings(args.cuts, [], SAMPLE_RATE), args.recordings)
+        for recording in named_recordings(args.cuts, [], SAMPLE_RATE)
     }
-    texts = {
-        cut.id: task.tokenizer.normalize(transcript(cut))
-        for cut in open_cuts(args.cuts)
-        if cut.id in recordings
-    }
+    texts = {cut.id: task.tokenizer.normalize(transcript(cut)) for cut in open_cuts(args.cuts)}
     figures = {}
     for head in heads:
         whole, small = (SherpaRecognizer(args.sherpa, head, int8) for int8 in (False, True))

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Training as the recipes of this folder do it; sourced. Needs $exp, the folder of the experiments.
+# Training as the recipes of this folder do it, and commands beside each other; sourced. Needs $exp, the folder of the experiments.
 
 # train EXPERIMENT CONFIGURATION [settings]: two batches make an update, on two cores or GPUs where there are two, else
 # one after the other; the result is the same.
@@ -13,22 +13,23 @@ train() {
   fi
 }
 
-# train_beside EXPERIMENT CONFIGURATION [settings]: begins a training on one core, or on the first GPU, and goes on to what
-# comes next; its lines are shown with its name. finish_trainings has to follow: it waits for all, and ends them if one fails.
-trainings=()
-train_beside() {
-  trap 'kill "${trainings[@]}" 2> /dev/null || true' EXIT
-  # exec, so that the number is that of the training itself.
+# beside NAME COMMAND ...: begins a command on one core and goes on to what comes next; its lines are shown with the name.
+# wait_for_all has to follow: it waits, and ends the others if one fails. For small work: two commands, each on a core, take
+# less time than one after the other on both.
+commands=()
+beside() {
+  trap 'kill "${commands[@]}" 2> /dev/null || true' EXIT
+  # exec, so that the number is that of the command itself.
   (
     export OMP_NUM_THREADS=1
-    exec python -m toolkit.bin.train --config "$2" --exp "$exp/$1" "${@:3}" > >(named_lines "$1") 2>&1
+    exec "${@:2}" > >(named_lines "$1") 2>&1
   ) &
-  trainings+=($!)
+  commands+=($!)
 }
 
-finish_trainings() {
-  local training
-  for training in "${trainings[@]}"; do wait "$training"; done
+wait_for_all() {
+  local command
+  for command in "${commands[@]}"; do wait "$command"; done
   trap - EXIT
 }
 
