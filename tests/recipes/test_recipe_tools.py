@@ -1,4 +1,4 @@
-"""tools/error_rates.py and tools/cuts.py."""
+"""tools/error_rates.py and tools/cuts.py, and what egs/mini does beside each other."""
 
 import subprocess
 import sys
@@ -70,3 +70,23 @@ def test_cuts_in_order_and_shuffled(root, manifests):
     tool(root, "cuts.py", *arguments, "--shuffle")
     assert [cut.id for cut in open_cuts(out)] == first != ids and sorted(first) == ids
     assert "corpus_recordings_test.jsonl.gz: no such file" in tool(root, "cuts.py", *arguments[:-1], "test")
+
+
+def beside(root: Path, *lines: str) -> subprocess.CompletedProcess:
+    """Runs lines of a stage of egs/mini."""
+    script = "\n".join(["set -euo pipefail", ". egs/mini/local/train.sh", *lines])
+    return subprocess.run(["bash", "-c", script], cwd=root, capture_output=True, text=True, timeout=50)
+
+
+def test_commands_beside_each_other_are_waited_for(root):
+    first = "beside one sh -c 'sleep 1; echo late; echo threads $OMP_NUM_THREADS >&2'"
+    done = beside(root, first, "beside two echo early", "wait_for_all")
+    assert done.returncode == 0
+    assert sorted(done.stdout.splitlines()) == ["one: late", "one: threads 1", "two: early"]
+
+
+def test_a_command_that_fails_ends_those_beside_it(root):
+    """Else what is printed would not end before `beside` loses patience."""
+    lines = ["beside bad sh -c 'sleep 1; exit 3'", "beside long sleep 600"]
+    done = beside(root, *lines, "wait_for_all", "echo after")
+    assert (done.returncode, done.stdout) == (3, "")

@@ -14,8 +14,8 @@ train() {
 }
 
 # beside NAME COMMAND ...: begins a command on one core and goes on to what comes next; its lines are shown with the name.
-# wait_for_all has to follow: it waits, and ends the others if one fails. For small work: two commands, each on a core, take
-# less time than one after the other on both.
+# wait_for_all has to follow: it waits for one after the other; if one failed, it ends those that remain. For small work: two
+# commands, each on a core, take less time than one after the other on both.
 commands=()
 beside() {
   trap 'kill "${commands[@]}" 2> /dev/null || true' EXIT
@@ -30,6 +30,7 @@ beside() {
 wait_for_all() {
   local command
   for command in "${commands[@]}"; do wait "$command"; done
+  commands=()
   trap - EXIT
 }
 
