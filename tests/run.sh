@@ -13,7 +13,14 @@ case ${1:-} in
   --gpu) set -- -m gpu "${@:2}" ;;
 esac
 cd "$root" || exit
-# A fixed hash seed and few threads: the same on every machine, and no slower on 2 cores.
-export PYTHONHASHSEED=0 OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
+# A fixed hash seed and few threads: the same on every machine.
+export PYTHONHASHSEED=0
+if [ $# -eq 0 ]; then
+  # All of them: in several processes with a thread each. A file stays together, for what its tests share.
+  processes=$(python -c 'from toolkit.processes import num_cores; print(min(num_cores(), 4))') || exit
+  export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+  set -- --numprocesses "$processes" --dist loadfile
+fi
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
 echo "Testing: python -m pytest $*"
 exec python -m pytest --durations 10 "$@"

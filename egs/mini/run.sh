@@ -12,7 +12,7 @@ voices=80 voice_seconds=40 meetings="--train 40 --valid 5 --test 14"
 # Frames of a chunk of a stream and before it, of 40 ms.
 chunk=16 left_context=64
 scales="0.1 0.2 0.3 0.4 0.6" sentences=1000
-portion=1 pretrain_updates=900 pretrain2_updates=1300 asr_updates=900 speaker_updates=700 diarization_updates=400
+portion=1 pretrain_updates=900 pretrain2_updates=1000 asr_updates=800 speaker_updates=600 diarization_updates=300
 if $quick; then
   scales=0.3 sentences=20
   voices=20 voice_seconds=24 meetings="--train 8 --valid 2 --test 6"
