@@ -125,6 +125,16 @@ def test_a_transformer_may_be_trained_in_another_way(tmp_path, key):
         check_speech(other, path)
 
 
+def test_a_zipformer_may_be_trained_with_other_chunks(tmp_path):
+    encoder = {"name": "zipformer", "causal": True}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"speech": {"encoder": encoder}}))
+    whole = {"chunk_sizes": [-1], "left_contexts": [-1], "unmasked_dims": [128], "updates_scale": 20.0}
+    check_speech(build(SpeechConfig, {"encoder": encoder | whole}, "test"), path)
+    with pytest.raises(UserError, match="^speech.encoder.chunk_size: found -1, expected 32 as in"):
+        check_speech(build(SpeechConfig, {"encoder": encoder | {"chunk_size": -1}}, "test"), path)
+
+
 def test_validation_is_one_plain_pass(tmp_path, manifest):
     quiet = {"volume_db": [-20.0, -20.0], "volume_prob": 1.0}
     task = asr(tmp_path, manifest, data={"augment": quiet})
