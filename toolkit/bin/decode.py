@@ -41,7 +41,7 @@ examples:
 --out gets text (Kaldi: id, words), words.ctm and tokens.ctm (id, channel, start, duration, word, confidence),
 nbest.jsonl from searches with several readings, and skipped.jsonl with the recordings that could not be used, and why.
 Where the cuts have transcripts, recogs.txt and errs.txt show the errors in icefall's form, and wer-summary.txt has the
-error rate of every search. --streaming adds latency.json: seconds from the start of a token until it was shown for good.
+error rate of every search. --streaming adds latency.json: seconds from a token's start until it was shown for good.
 A file for --searches has a key for each search:
   greedy: {name: greedy}
   beam_lm: {name: modified_beam, beam: 8, fusion: {ngram: exp/lm/4gram.arpa, ngram_scale: 0.3}}
