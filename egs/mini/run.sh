@@ -4,6 +4,7 @@
 # TOOLKIT_DATA and TOOLKIT_EXP name the folders for data and experiments: data/mini and exp/mini at the root of the
 # repository where its run.sh is started, data/ and exp/ of this recipe otherwise.
 . "$(dirname "$0")/../../tools/stages.sh"
+. "$root/tools/beside.sh"
 . local/train.sh
 
 exp=${TOOLKIT_EXP:-$recipe/exp}

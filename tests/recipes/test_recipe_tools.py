@@ -1,4 +1,4 @@
-"""tools/error_rates.py and tools/cuts.py, and what egs/mini does beside each other."""
+"""tools/error_rates.py, tools/cuts.py and tools/beside.sh."""
 
 import subprocess
 import sys
@@ -73,8 +73,8 @@ def test_cuts_in_order_and_shuffled(root, manifests):
 
 
 def beside(root: Path, *lines: str) -> subprocess.CompletedProcess:
-    """Runs lines of a stage of egs/mini."""
-    script = "\n".join(["set -euo pipefail", ". egs/mini/local/train.sh", *lines])
+    """Runs lines as a stage of a recipe does."""
+    script = "\n".join(["set -euo pipefail", ". tools/beside.sh", *lines])
     return subprocess.run(["bash", "-c", script], cwd=root, capture_output=True, text=True, timeout=50)
 
 

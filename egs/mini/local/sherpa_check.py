@@ -57,11 +57,11 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(
             f"{args.sherpa}: found no {' or '.join(FILES.values())}, expected an exported recogniser"
         )
+    texts = {cut.id: task.tokenizer.normalize(transcript(cut)) for cut in open_cuts(args.cuts)}
     recordings = {
         recording.id: np.concatenate(list(recording.blocks()))
         for recording in named_recordings(args.cuts, [], SAMPLE_RATE)
     }
-    texts = {cut.id: task.tokenizer.normalize(transcript(cut)) for cut in open_cuts(args.cuts)}
     figures = {}
     for head in heads:
         whole, small = (SherpaRecognizer(args.sherpa, head, int8) for int8 in (False, True))
