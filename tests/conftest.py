@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,6 +22,12 @@ for name in ("TOOLKIT_EXP", "TOOLKIT_DATA", "TOOLKIT_COMMAND"):
 # Slow machines are no failure, and a failure must come again in the next run.
 settings.register_profile("repository", deadline=None, derandomize=True)
 settings.load_profile("repository")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Seeds torch before a test and its fixtures: no result depends on which tests ran before in the process."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
